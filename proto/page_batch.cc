@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proto/page_batch.h"
+
+#include <absl/strings/str_cat.h>
+
+namespace faultline {
+
+void PageBatchBuilder::AddToRun(PageRange range, PageRun::Kind kind) {
+  if (range.empty()) return;
+  page_count_ += range.count;
+  if (const int n = batch_->runs_size(); n > 0) {
+    PageRun* last = batch_->mutable_runs(n - 1);
+    if (last->kind() == kind && last->first() + last->count() == range.first.raw()) {
+      last->set_count(last->count() + range.count.raw());
+      return;
+    }
+  }
+  PageRun* run = batch_->add_runs();
+  run->set_first(range.first.raw());
+  run->set_count(range.count.raw());
+  run->set_kind(kind);
+}
+
+void PageBatchBuilder::Add(PageIndex page, std::string_view encoded) {
+  if (IsEncodedZeroPage(encoded)) {
+    AddZero(PageRange::Single(page));
+    return;
+  }
+  AddToRun(PageRange::Single(page), PageRun::DATA);
+  batch_->mutable_pages()->append(encoded);
+}
+
+void PageBatchBuilder::AddZero(PageRange range) { AddToRun(range, PageRun::ZERO); }
+
+void PageBatchBuilder::Encode(PageIndex page, PageBytes bytes, Codec preferred) {
+  if (IsZeroPage(bytes)) {
+    AddZero(PageRange::Single(page));
+    return;
+  }
+  AddToRun(PageRange::Single(page), PageRun::DATA);
+  EncodePage(page, bytes, preferred, batch_->mutable_pages());
+}
+
+absl::StatusOr<PageCount> CountPages(const google::protobuf::RepeatedPtrField<PageRun>& runs,
+                                     PageCount volume_size, PageCount limit) {
+  PageCount total;
+  for (const PageRun& run : runs) {
+    if (run.count() == 0) return absl::InvalidArgumentError("a run of pages is empty");
+    if (run.kind() != PageRun::DATA && run.kind() != PageRun::ZERO) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a run of pages has the unknown kind ", static_cast<int>(run.kind())));
+    }
+    if (!IsWithin(run.first(), run.count(), volume_size)) {
+      return absl::OutOfRangeError(absl::StrCat("pages ", run.first(), " to ",
+                                                run.first() + (run.count() - 1),
+                                                " reach beyond the volume's ", volume_size.raw()));
+    }
+    if (run.count() > limit.raw() - total.raw()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("more than ", limit.raw(), " pages in one message"));
+    }
+    total += PageCount(run.count());
+  }
+  return total;
+}
+
+absl::Status ForEachPage(const PageBatch& batch,
+                         absl::FunctionRef<absl::Status(PageIndex, std::string_view encoded)> data,
+                         absl::FunctionRef<absl::Status(PageRange)> zero) {
+  std::string_view rest = batch.pages();
+  for (const PageRun& run : batch.runs()) {
+    const PageRange range{PageIndex(run.first()), PageCount(run.count())};
+    if (run.kind() == PageRun::ZERO) {
+      if (absl::Status status = zero(range); !status.ok()) return status;
+      continue;
+    }
+    for (PageIndex page = range.first; page < range.end(); ++page) {
+      absl::StatusOr<std::string_view> encoded = TakeEncodedPage(&rest);
+      if (!encoded.ok()) {
+        return absl::DataLossError(
+            absl::StrCat("page ", page.raw(), ": ", encoded.status().message()));
+      }
+      if (absl::Status status = data(page, *encoded); !status.ok()) return status;
+    }
+  }
+  if (!rest.empty()) {
+    return absl::DataLossError(
+        absl::StrCat(rest.size(), " bytes follow the last page of the batch"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace faultline

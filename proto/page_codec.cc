@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proto/page_codec.h"
+
+#include <lz4.h>
+#include <xxhash.h>
+#include <zstd.h>
+
+#include <bit>
+#include <cstring>
+#include <memory>
+
+#include <absl/strings/str_cat.h>
+
+namespace faultline {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "the header is copied as it stands");
+
+constexpr uint8_t kFormat = 1;
+// Level 1: a page is compressed on the way to a write, where time counts more than the last percent.
+constexpr int kZstdLevel = 1;
+
+struct Header {
+  Codec codec;
+  uint8_t format;
+  uint16_t payload_bytes;
+};
+static_assert(sizeof(Header) == 4);
+
+uint64_t Checksum(PageIndex index, Header header, std::string_view payload) {
+  const uint64_t seed = (index.raw() << 24) ^ (uint64_t{header.payload_bytes} << 8) ^
+                        static_cast<uint64_t>(header.codec);
+  return XXH3_64bits_withSeed(payload.data(), payload.size(), seed);
+}
+
+void Append(PageIndex index, Codec codec, std::string_view payload, std::string* out) {
+  const Header header{codec, kFormat, static_cast<uint16_t>(payload.size())};
+  const uint64_t checksum = Checksum(index, header, payload);
+  char bytes[kEncodedHeaderBytes];
+  memcpy(bytes, &header, sizeof header);
+  memcpy(bytes + sizeof header, &checksum, sizeof checksum);
+  out->append(bytes, sizeof bytes);
+  out->append(payload);
+}
+
+// REQUIRES: encoded holds at least a header.
+Header ReadHeader(std::string_view encoded) {
+  Header header;
+  memcpy(&header, encoded.data(), sizeof header);
+  return header;
+}
+
+absl::Status CheckHeader(Header header) {
+  if (header.format != kFormat) {
+    return absl::DataLossError(absl::StrCat("encoded page has format ", header.format,
+                                            ", this program knows ", kFormat));
+  }
+  bool fits = false;
+  switch (header.codec) {
+    case Codec::kZero:
+      fits = header.payload_bytes == 0;
+      break;
+    case Codec::kRaw:
+      fits = header.payload_bytes == kPageSize;
+      break;
+    case Codec::kLz4:
+    case Codec::kZstd:
+      fits = header.payload_bytes > 0 && header.payload_bytes < kPageSize;
+      break;
+  }
+  if (!fits) {
+    return absl::DataLossError(absl::StrCat("encoded page has codec ",
+                                            static_cast<int>(header.codec), " with a payload of ",
+                                            header.payload_bytes, " bytes"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status OfPage(PageIndex index, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat("page ", index.raw(), ": ", status.message()));
+}
+
+std::string_view AsChars(PageBytes page) {
+  return {reinterpret_cast<const char*>(page.data()), page.size()};
+}
+
+// Returns the compressed size, or 0 where it did not get smaller than a page.
+size_t Compress(Codec codec, PageBytes page, std::span<char, kPageSize> out) {
+  const char* source = reinterpret_cast<const char*>(page.data());
+  if (codec == Codec::kLz4) {
+    const int n = LZ4_compress_default(source, out.data(), kPageSize, kPageSize - 1);
+    return n > 0 ? static_cast<size_t>(n) : 0;
+  }
+  struct FreeContext {
+    void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
+  };
+  static thread_local std::unique_ptr<ZSTD_CCtx, FreeContext> context(ZSTD_createCCtx());
+  const size_t n =
+      ZSTD_compressCCtx(context.get(), out.data(), kPageSize - 1, source, kPageSize, kZstdLevel);
+  return ZSTD_isError(n) ? 0 : n;
+}
+
+bool Decompress(Codec codec, std::string_view payload, MutablePageBytes out) {
+  char* target = reinterpret_cast<char*>(out.data());
+  if (codec == Codec::kLz4) {
+    const int n = LZ4_decompress_safe(payload.data(), target, static_cast<int>(payload.size()),
+                                      static_cast<int>(kPageSize));
+    return n == static_cast<int>(kPageSize);
+  }
+  return ZSTD_decompress(target, kPageSize, payload.data(), payload.size()) == kPageSize;
+}
+
+}  // namespace
+
+bool IsZeroPage(PageBytes page) {
+  // A page is zero if its first word is and each byte equals the one eight before it. Pages of data
+  // nearly always differ in the first word, and memcmp is vectorised for those that do not.
+  uint64_t first;
+  memcpy(&first, page.data(), sizeof first);
+  return first == 0 &&
+         memcmp(page.data(), page.data() + sizeof first, kPageSize - sizeof first) == 0;
+}
+
+absl::StatusOr<Codec> ParseCodec(std::string_view name) {
+  if (name == "raw") return Codec::kRaw;
+  if (name == "lz4") return Codec::kLz4;
+  if (name == "zstd") return Codec::kZstd;
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown codec \"", name, "\"; known are raw, lz4 and zstd"));
+}
+
+void EncodePage(PageIndex index, PageBytes page, Codec preferred, std::string* out) {
+  if (IsZeroPage(page)) {
+    EncodeZeroPage(index, out);
+    return;
+  }
+  if (preferred == Codec::kLz4 || preferred == Codec::kZstd) {
+    std::array<char, kPageSize> compressed;
+    if (const size_t n = Compress(preferred, page, compressed); n > 0) {
+      Append(index, preferred, {compressed.data(), n}, out);
+      return;
+    }
+  }
+  Append(index, Codec::kRaw, AsChars(page), out);
+}
+
+void EncodeZeroPage(PageIndex index, std::string* out) { Append(index, Codec::kZero, {}, out); }
+
+absl::StatusOr<std::string_view> TakeEncodedPage(std::string_view* input) {
+  if (input->size() < kEncodedHeaderBytes) {
+    return absl::DataLossError(
+        absl::StrCat("encoded page is cut off: ", input->size(), " bytes are no header"));
+  }
+  const Header header = ReadHeader(*input);
+  if (absl::Status status = CheckHeader(header); !status.ok()) return status;
+  const size_t size = kEncodedHeaderBytes + header.payload_bytes;
+  if (input->size() < size) {
+    return absl::DataLossError(
+        absl::StrCat("encoded page is cut off: ", input->size(), " of ", size, " bytes"));
+  }
+  const std::string_view encoded = input->substr(0, size);
+  input->remove_prefix(size);
+  return encoded;
+}
+
+absl::Status VerifyPage(PageIndex index, std::string_view encoded) {
+  std::string_view rest = encoded;
+  if (auto taken = TakeEncodedPage(&rest); !taken.ok()) return OfPage(index, taken.status());
+  if (!rest.empty()) {
+    return OfPage(index, absl::DataLossError(
+                             absl::StrCat(rest.size(), " bytes follow the encoded page")));
+  }
+  uint64_t checksum;
+  memcpy(&checksum, encoded.data() + sizeof(Header), sizeof checksum);
+  if (checksum !=
+      Checksum(index, ReadHeader(encoded), encoded.substr(kEncodedHeaderBytes))) {
+    return OfPage(index, absl::DataLossError("checksum does not match"));
+  }
+  return absl::OkStatus();
+}
+
+bool IsEncodedZeroPage(std::string_view encoded) {
+  return !encoded.empty() && encoded[0] == static_cast<char>(Codec::kZero);
+}
+
+absl::StatusOr<PageBytes> DecodePage(PageIndex index, std::string_view encoded,
+                                     MutablePageBytes scratch) {
+  if (absl::Status status = VerifyPage(index, encoded); !status.ok()) return status;
+  const std::string_view payload = encoded.substr(kEncodedHeaderBytes);
+  switch (const Codec codec = ReadHeader(encoded).codec) {
+    case Codec::kZero:
+      memset(scratch.data(), 0, scratch.size());
+      return PageBytes(scratch);
+    case Codec::kRaw:
+      return PageBytes(reinterpret_cast<const std::byte*>(payload.data()), kPageSize);
+    case Codec::kLz4:
+    case Codec::kZstd:
+      if (!Decompress(codec, payload, scratch)) {
+        return OfPage(index, absl::DataLossError("payload does not decompress to one page"));
+      }
+      return PageBytes(scratch);
+  }
+  return OfPage(index, absl::DataLossError("unknown codec"));
+}
+
+}  // namespace faultline

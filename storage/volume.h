@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Volume: a named, sparse, fixed-size array of pages, kept as a stack of layers in a PageStore.
+//
+//   Read     looks for each page in the layers, newest first; a page that none holds is zero
+//   Write    goes to the top layer
+//   Trim     deletes from the top layer, and shadows with a zero page what a lower layer holds
+//   snapshot freezes the top layer under a name and puts an empty one on top: no copy, O(1)
+//   clone    a new volume whose lower layers are a snapshot's
+//
+// Volumes are made, found and removed through a VolumeCatalog (volume_catalog.h).
+#ifndef FAULTLINE_STORAGE_VOLUME_H_
+#define FAULTLINE_STORAGE_VOLUME_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <absl/functional/function_ref.h>
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/time/time.h>
+
+#include "proto/mutex.h"
+#include "proto/page.h"
+#include "storage/page_store.h"
+
+namespace faultline {
+
+// Pages of one write, in the order of the pages, no page twice.
+struct VolumeWrites {
+  struct Page {
+    PageIndex page;
+    std::string_view encoded;  // verified; must stay alive during the call
+  };
+  std::vector<Page> pages;
+  std::vector<PageRange> trims;
+};
+
+// What is known of a volume at one moment.
+struct VolumeInfo {
+  enum class Kind : uint8_t { kVolume = 0, kSnapshot = 1 };
+  std::string name;
+  uint64_t id = 0;  // never used again after the volume was deleted
+  Kind kind = Kind::kVolume;
+  uint64_t size_bytes = 0;      // not necessarily whole pages
+  std::vector<LayerId> layers;  // newest first; a writable volume's first one is its own
+  std::string parent;           // for a clone the snapshot, for a snapshot the volume
+  uint64_t epoch = 0;           // of the last writer; 0 if there never was one
+  Durability durability = Durability::kSync;
+  absl::Time created;
+
+  PageCount size() const { return PageCount::CoveringBytes(size_bytes); }
+};
+
+// Thread-safe. A Volume may outlive its deletion; every call then says NOT_FOUND.
+class Volume {
+ public:
+  using DataVisitor = absl::FunctionRef<absl::Status(PageIndex, std::string_view encoded)>;
+  using ZeroVisitor = absl::FunctionRef<absl::Status(PageRange)>;
+
+  // Made by VolumeCatalog. `store` is borrowed and must outlive the volume.
+  Volume(PageStore* store, VolumeInfo info);
+  Volume(const Volume&) = delete;
+  Volume& operator=(const Volume&) = delete;
+
+  // A copy: it does not change afterwards.
+  VolumeInfo info() const;
+
+  // Hands out every page of `range` once, ascending: to `data` in its encoded form (valid only
+  // during the call, not verified, never a page of zeros), or to `zero` in runs. All of it is of one
+  // moment with regard to Write, Trim, snapshot and import. Neither visitor may call the volume.
+  // OUT_OF_RANGE for pages that the volume does not have; else the errors of PageStore, and those of
+  // the visitors.
+  absl::Status Read(PageRange range, DataVisitor data, ZeroVisitor zero);
+
+  // Applies all of `writes` or nothing; durable by the volume's policy on OK.
+  // FAILED_PRECONDITION: `epoch` is not that of the volume's writer (it was fenced), or the volume
+  // is a snapshot. OUT_OF_RANGE for pages that the volume does not have.
+  absl::Status Write(uint64_t epoch, const VolumeWrites& writes);
+
+  // Makes `range` read as zero. As Write, but on the word of an operator and not of the writer.
+  absl::Status Trim(PageRange range);
+
+ private:
+  friend class VolumeCatalog;
+
+  // Zero pages that must be stored so that `range` of the top layer shadows the layers below it.
+  absl::Status AddShadows(PageRange range, std::vector<PageIndex>* pages) const
+      ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  absl::Status CheckWritable() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+
+  PageStore* const store_;
+
+  // Held shared by everything that reads or writes pages, exclusively by what changes the layers or
+  // the epoch: so a snapshot has all of a write or nothing, and after a new epoch was given out no
+  // write of an older one is still under way.
+  mutable SharedMutex mu_;
+  VolumeInfo info_ ABSL_GUARDED_BY(mu_);
+  bool deleted_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_STORAGE_VOLUME_H_

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// VolumeCatalog: all volumes and snapshots of one PageStore: made, found, snapshotted, cloned,
+// imported and deleted here. Start here to read storage/.
+//
+// What is written to the store's metadata, and in which order, so that a crash at any moment leaves
+// either the old state or the new one:
+//   "volume/NAME"  the record of a volume or snapshot; a change of it is one durable WriteMeta()
+//   "layer/ID"     written with or before the first record that names the layer, removed after its pages are gone
+//   "next"         the next id for a volume or a layer
+// A layer that has a "layer/" key but is named by no record is garbage of a crash: Open() deletes it.
+#ifndef FAULTLINE_STORAGE_VOLUME_CATALOG_H_
+#define FAULTLINE_STORAGE_VOLUME_CATALOG_H_
+
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include "proto/mutex.h"
+#include "storage/page_store.h"
+#include "storage/volume.h"
+
+namespace faultline {
+
+// A longer chain of layers would make every read of an absent page slow; a snapshot or clone that
+// would exceed it is refused.
+inline constexpr size_t kMaxLayers = 64;
+inline constexpr size_t kMaxVolumeNameBytes = 128;
+
+// INVALID_ARGUMENT, saying what is allowed, unless `name` is 1 to 128 bytes of letters, digits,
+// '.', '_' and '-', not starting with '.' or '-'.
+absl::Status CheckVolumeName(std::string_view name);
+
+// Thread-safe.
+class VolumeCatalog {
+ public:
+  // An import under way: a layer is loaded aside and becomes the volume's content in Commit().
+  // Destroyed before that, it leaves the volume as it was. Not thread-safe.
+  class Import {
+   public:
+    virtual ~Import() = default;
+    // Pages in ascending order, each verified by the caller. OUT_OF_RANGE beyond the size given at
+    // the start; INVALID_ARGUMENT out of order.
+    virtual absl::Status Put(PageIndex page, std::string_view encoded) = 0;
+    // Makes the content durable, and the volume's. Fences its writer, if it has one.
+    virtual absl::StatusOr<VolumeInfo> Commit() = 0;
+  };
+
+  struct ImportOptions {
+    uint64_t size_bytes = 0;
+    Durability durability = Durability::kSync;  // of a volume that is made by the import
+    bool replace = false;  // allows for a volume that already holds pages
+  };
+
+  // Reads the catalog of `store`, which it takes, and clears away what a crash left. DATA_LOSS where
+  // the metadata is damaged.
+  static absl::StatusOr<std::unique_ptr<VolumeCatalog>> Open(std::unique_ptr<PageStore> store);
+  ~VolumeCatalog();
+
+  // All of these: NOT_FOUND and ALREADY_EXISTS for names, INVALID_ARGUMENT for a bad name or size,
+  // FAILED_PRECONDITION for a change to a read-only store and for what the kind of volume does not
+  // allow; the message names the volume. Durable on OK.
+  absl::StatusOr<VolumeInfo> Create(std::string_view name, uint64_t size_bytes,
+                                    Durability durability);
+  std::vector<VolumeInfo> List() const;  // ordered by name
+  absl::StatusOr<std::shared_ptr<Volume>> Find(std::string_view name) const;
+  absl::StatusOr<std::shared_ptr<Volume>> FindById(uint64_t id) const;
+  absl::StatusOr<VolumeInfo> Snapshot(std::string_view volume, std::string_view snapshot);
+  absl::StatusOr<VolumeInfo> Clone(std::string_view snapshot, std::string_view volume);
+  // Readers and writers get NOT_FOUND from here on. Frees the space that no other volume shares.
+  absl::Status Delete(std::string_view name);
+  absl::StatusOr<std::unique_ptr<Import>> StartImport(std::string_view name,
+                                                      const ImportOptions& options);
+
+  // Makes the caller the one writer of `name`: the epoch in the result is larger than any before,
+  // and every write with an older one is refused from here on.
+  absl::StatusOr<VolumeInfo> TakeEpoch(std::string_view name);
+
+  // What the volume's layers take together, in bytes; approximate.
+  absl::StatusOr<uint64_t> StoredBytes(const VolumeInfo& info) const;
+
+  PageStore& store() { return *store_; }
+
+ private:
+  class ImportIntoLayer;
+
+  explicit VolumeCatalog(std::unique_ptr<PageStore> store);
+
+  const std::unique_ptr<PageStore> store_;
+  // Further private members follow the contract above.
+  mutable Mutex mu_;
+  std::map<std::string, std::shared_ptr<Volume>, std::less<>> volumes_ ABSL_GUARDED_BY(mu_);
+  std::map<uint64_t, std::shared_ptr<Volume>> by_id_ ABSL_GUARDED_BY(mu_);
+  std::map<LayerId, int> layer_users_ ABSL_GUARDED_BY(mu_);  // records that name the layer
+  uint64_t next_id_ ABSL_GUARDED_BY(mu_) = 1;
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_STORAGE_VOLUME_CATALOG_H_
