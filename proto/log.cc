@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proto/log.h"
 
-#include <string>
-
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+
+#include <string>
 
 namespace faultline {
 namespace {
@@ -25,7 +25,7 @@ spdlog::level::level_enum ToSpdlog(LogLevel level) {
 
 }  // namespace
 
-void InitLog(std::string_view program, LogLevel least) {
+void InitLog(absl::string_view program, LogLevel least) {
   auto logger = std::make_shared<spdlog::logger>(std::string(program),
                                                  std::make_shared<spdlog::sinks::stderr_sink_mt>());
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %n[%P] %l: %v");
@@ -34,7 +34,7 @@ void InitLog(std::string_view program, LogLevel least) {
   spdlog::set_default_logger(std::move(logger));
 }
 
-bool ParseLogLevel(std::string_view name, LogLevel* level) {
+bool ParseLogLevel(absl::string_view name, LogLevel* level) {
   if (name == "debug") {
     *level = LogLevel::kDebug;
   } else if (name == "info") {
@@ -49,6 +49,8 @@ bool ParseLogLevel(std::string_view name, LogLevel* level) {
   return true;
 }
 
-void Log(LogLevel level, std::string_view message) { spdlog::log(ToSpdlog(level), message); }
+void Log(LogLevel level, absl::string_view message) {
+  spdlog::log(ToSpdlog(level), spdlog::string_view_t(message.data(), message.size()));
+}
 
 }  // namespace faultline

@@ -6,24 +6,24 @@
 #ifndef FAULTLINE_PROTO_LOG_H_
 #define FAULTLINE_PROTO_LOG_H_
 
-#include <string_view>
+#include <absl/strings/string_view.h>
 
 namespace faultline {
 
 enum class LogLevel { kDebug, kInfo, kWarning, kError };
 
 // Names the program in every line. Call once, before any thread is started.
-void InitLog(std::string_view program, LogLevel least);
+void InitLog(absl::string_view program, LogLevel least);
 
 // "debug", "info", "warning" or "error"; false where `name` is none of them.
-bool ParseLogLevel(std::string_view name, LogLevel* level);
+bool ParseLogLevel(absl::string_view name, LogLevel* level);
 
-void Log(LogLevel level, std::string_view message);
+void Log(LogLevel level, absl::string_view message);
 
-inline void LogDebug(std::string_view message) { Log(LogLevel::kDebug, message); }
-inline void LogInfo(std::string_view message) { Log(LogLevel::kInfo, message); }
-inline void LogWarning(std::string_view message) { Log(LogLevel::kWarning, message); }
-inline void LogError(std::string_view message) { Log(LogLevel::kError, message); }
+inline void LogDebug(absl::string_view message) { Log(LogLevel::kDebug, message); }
+inline void LogInfo(absl::string_view message) { Log(LogLevel::kInfo, message); }
+inline void LogWarning(absl::string_view message) { Log(LogLevel::kWarning, message); }
+inline void LogError(absl::string_view message) { Log(LogLevel::kError, message); }
 
 }  // namespace faultline
 

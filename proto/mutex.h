@@ -7,13 +7,12 @@
 #ifndef FAULTLINE_PROTO_MUTEX_H_
 #define FAULTLINE_PROTO_MUTEX_H_
 
+#include <absl/base/thread_annotations.h>
 #include <pthread.h>
 
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
-
-#include <absl/base/thread_annotations.h>
 
 namespace faultline {
 

@@ -80,7 +80,9 @@ struct PageRange {
 
   static constexpr PageRange Single(PageIndex page) { return {page, PageCount(1)}; }
   // REQUIRES: first <= end.
-  static constexpr PageRange Between(PageIndex first, PageIndex end) { return {first, end - first}; }
+  static constexpr PageRange Between(PageIndex first, PageIndex end) {
+    return {first, end - first};
+  }
 
   constexpr PageIndex end() const { return first + count; }
   constexpr bool empty() const { return count.raw() == 0; }

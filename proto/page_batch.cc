@@ -5,48 +5,48 @@
 
 namespace faultline {
 
-void PageBatchBuilder::AddToRun(PageRange range, PageRun::Kind kind) {
+void PageBatchBuilder::AddToRun(PageRange range, rpc::PageRun::Kind kind) {
   if (range.empty()) return;
   page_count_ += range.count;
   if (const int n = batch_->runs_size(); n > 0) {
-    PageRun* last = batch_->mutable_runs(n - 1);
+    rpc::PageRun* last = batch_->mutable_runs(n - 1);
     if (last->kind() == kind && last->first() + last->count() == range.first.raw()) {
       last->set_count(last->count() + range.count.raw());
       return;
     }
   }
-  PageRun* run = batch_->add_runs();
+  rpc::PageRun* run = batch_->add_runs();
   run->set_first(range.first.raw());
   run->set_count(range.count.raw());
   run->set_kind(kind);
 }
 
-void PageBatchBuilder::Add(PageIndex page, std::string_view encoded) {
+void PageBatchBuilder::Add(PageIndex page, absl::string_view encoded) {
   if (IsEncodedZeroPage(encoded)) {
     AddZero(PageRange::Single(page));
     return;
   }
-  AddToRun(PageRange::Single(page), PageRun::DATA);
-  batch_->mutable_pages()->append(encoded);
+  AddToRun(PageRange::Single(page), rpc::PageRun::DATA);
+  absl::StrAppend(batch_->mutable_pages(), encoded);
 }
 
-void PageBatchBuilder::AddZero(PageRange range) { AddToRun(range, PageRun::ZERO); }
+void PageBatchBuilder::AddZero(PageRange range) { AddToRun(range, rpc::PageRun::ZERO); }
 
 void PageBatchBuilder::Encode(PageIndex page, PageBytes bytes, Codec preferred) {
   if (IsZeroPage(bytes)) {
     AddZero(PageRange::Single(page));
     return;
   }
-  AddToRun(PageRange::Single(page), PageRun::DATA);
+  AddToRun(PageRange::Single(page), rpc::PageRun::DATA);
   EncodePage(page, bytes, preferred, batch_->mutable_pages());
 }
 
-absl::StatusOr<PageCount> CountPages(const google::protobuf::RepeatedPtrField<PageRun>& runs,
+absl::StatusOr<PageCount> CountPages(const google::protobuf::RepeatedPtrField<rpc::PageRun>& runs,
                                      PageCount volume_size, PageCount limit) {
   PageCount total;
-  for (const PageRun& run : runs) {
+  for (const rpc::PageRun& run : runs) {
     if (run.count() == 0) return absl::InvalidArgumentError("a run of pages is empty");
-    if (run.kind() != PageRun::DATA && run.kind() != PageRun::ZERO) {
+    if (run.kind() != rpc::PageRun::DATA && run.kind() != rpc::PageRun::ZERO) {
       return absl::InvalidArgumentError(
           absl::StrCat("a run of pages has the unknown kind ", static_cast<int>(run.kind())));
     }
@@ -64,18 +64,18 @@ absl::StatusOr<PageCount> CountPages(const google::protobuf::RepeatedPtrField<Pa
   return total;
 }
 
-absl::Status ForEachPage(const PageBatch& batch,
-                         absl::FunctionRef<absl::Status(PageIndex, std::string_view encoded)> data,
+absl::Status ForEachPage(const rpc::PageBatch& batch,
+                         absl::FunctionRef<absl::Status(PageIndex, absl::string_view encoded)> data,
                          absl::FunctionRef<absl::Status(PageRange)> zero) {
-  std::string_view rest = batch.pages();
-  for (const PageRun& run : batch.runs()) {
+  absl::string_view rest = batch.pages();
+  for (const rpc::PageRun& run : batch.runs()) {
     const PageRange range{PageIndex(run.first()), PageCount(run.count())};
-    if (run.kind() == PageRun::ZERO) {
+    if (run.kind() == rpc::PageRun::ZERO) {
       if (absl::Status status = zero(range); !status.ok()) return status;
       continue;
     }
     for (PageIndex page = range.first; page < range.end(); ++page) {
-      absl::StatusOr<std::string_view> encoded = TakeEncodedPage(&rest);
+      absl::StatusOr<absl::string_view> encoded = TakeEncodedPage(&rest);
       if (!encoded.ok()) {
         return absl::DataLossError(
             absl::StrCat("page ", page.raw(), ": ", encoded.status().message()));

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proto/page_codec.h"
 
+#include <absl/strings/str_cat.h>
 #include <lz4.h>
 #include <xxhash.h>
 #include <zstd.h>
 
+#include <array>
 #include <bit>
 #include <cstring>
 #include <memory>
-
-#include <absl/strings/str_cat.h>
 
 namespace faultline {
 namespace {
@@ -17,7 +17,8 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the header is copied as it stands");
 
 constexpr uint8_t kFormat = 1;
-// Level 1: a page is compressed on the way to a write, where time counts more than the last percent.
+// Level 1: a page is compressed on the way to a write, where time counts more than the last
+// percent.
 constexpr int kZstdLevel = 1;
 
 struct Header {
@@ -27,24 +28,24 @@ struct Header {
 };
 static_assert(sizeof(Header) == 4);
 
-uint64_t Checksum(PageIndex index, Header header, std::string_view payload) {
+uint64_t Checksum(PageIndex index, Header header, absl::string_view payload) {
   const uint64_t seed = (index.raw() << 24) ^ (uint64_t{header.payload_bytes} << 8) ^
                         static_cast<uint64_t>(header.codec);
   return XXH3_64bits_withSeed(payload.data(), payload.size(), seed);
 }
 
-void Append(PageIndex index, Codec codec, std::string_view payload, std::string* out) {
+void Append(PageIndex index, Codec codec, absl::string_view payload, std::string* out) {
   const Header header{codec, kFormat, static_cast<uint16_t>(payload.size())};
   const uint64_t checksum = Checksum(index, header, payload);
   char bytes[kEncodedHeaderBytes];
   memcpy(bytes, &header, sizeof header);
   memcpy(bytes + sizeof header, &checksum, sizeof checksum);
   out->append(bytes, sizeof bytes);
-  out->append(payload);
+  absl::StrAppend(out, payload);
 }
 
 // REQUIRES: encoded holds at least a header.
-Header ReadHeader(std::string_view encoded) {
+Header ReadHeader(absl::string_view encoded) {
   Header header;
   memcpy(&header, encoded.data(), sizeof header);
   return header;
@@ -52,8 +53,8 @@ Header ReadHeader(std::string_view encoded) {
 
 absl::Status CheckHeader(Header header) {
   if (header.format != kFormat) {
-    return absl::DataLossError(absl::StrCat("encoded page has format ", header.format,
-                                            ", this program knows ", kFormat));
+    return absl::DataLossError(
+        absl::StrCat("encoded page has format ", header.format, ", this program knows ", kFormat));
   }
   bool fits = false;
   switch (header.codec) {
@@ -80,7 +81,7 @@ absl::Status OfPage(PageIndex index, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat("page ", index.raw(), ": ", status.message()));
 }
 
-std::string_view AsChars(PageBytes page) {
+absl::string_view AsChars(PageBytes page) {
   return {reinterpret_cast<const char*>(page.data()), page.size()};
 }
 
@@ -100,7 +101,7 @@ size_t Compress(Codec codec, PageBytes page, std::span<char, kPageSize> out) {
   return ZSTD_isError(n) ? 0 : n;
 }
 
-bool Decompress(Codec codec, std::string_view payload, MutablePageBytes out) {
+bool Decompress(Codec codec, absl::string_view payload, MutablePageBytes out) {
   char* target = reinterpret_cast<char*>(out.data());
   if (codec == Codec::kLz4) {
     const int n = LZ4_decompress_safe(payload.data(), target, static_cast<int>(payload.size()),
@@ -121,7 +122,7 @@ bool IsZeroPage(PageBytes page) {
          memcmp(page.data(), page.data() + sizeof first, kPageSize - sizeof first) == 0;
 }
 
-absl::StatusOr<Codec> ParseCodec(std::string_view name) {
+absl::StatusOr<Codec> ParseCodec(absl::string_view name) {
   if (name == "raw") return Codec::kRaw;
   if (name == "lz4") return Codec::kLz4;
   if (name == "zstd") return Codec::kZstd;
@@ -146,7 +147,7 @@ void EncodePage(PageIndex index, PageBytes page, Codec preferred, std::string* o
 
 void EncodeZeroPage(PageIndex index, std::string* out) { Append(index, Codec::kZero, {}, out); }
 
-absl::StatusOr<std::string_view> TakeEncodedPage(std::string_view* input) {
+absl::StatusOr<absl::string_view> TakeEncodedPage(absl::string_view* input) {
   if (input->size() < kEncodedHeaderBytes) {
     return absl::DataLossError(
         absl::StrCat("encoded page is cut off: ", input->size(), " bytes are no header"));
@@ -158,35 +159,34 @@ absl::StatusOr<std::string_view> TakeEncodedPage(std::string_view* input) {
     return absl::DataLossError(
         absl::StrCat("encoded page is cut off: ", input->size(), " of ", size, " bytes"));
   }
-  const std::string_view encoded = input->substr(0, size);
+  const absl::string_view encoded = input->substr(0, size);
   input->remove_prefix(size);
   return encoded;
 }
 
-absl::Status VerifyPage(PageIndex index, std::string_view encoded) {
-  std::string_view rest = encoded;
+absl::Status VerifyPage(PageIndex index, absl::string_view encoded) {
+  absl::string_view rest = encoded;
   if (auto taken = TakeEncodedPage(&rest); !taken.ok()) return OfPage(index, taken.status());
   if (!rest.empty()) {
-    return OfPage(index, absl::DataLossError(
-                             absl::StrCat(rest.size(), " bytes follow the encoded page")));
+    return OfPage(index,
+                  absl::DataLossError(absl::StrCat(rest.size(), " bytes follow the encoded page")));
   }
   uint64_t checksum;
   memcpy(&checksum, encoded.data() + sizeof(Header), sizeof checksum);
-  if (checksum !=
-      Checksum(index, ReadHeader(encoded), encoded.substr(kEncodedHeaderBytes))) {
+  if (checksum != Checksum(index, ReadHeader(encoded), encoded.substr(kEncodedHeaderBytes))) {
     return OfPage(index, absl::DataLossError("checksum does not match"));
   }
   return absl::OkStatus();
 }
 
-bool IsEncodedZeroPage(std::string_view encoded) {
+bool IsEncodedZeroPage(absl::string_view encoded) {
   return !encoded.empty() && encoded[0] == static_cast<char>(Codec::kZero);
 }
 
-absl::StatusOr<PageBytes> DecodePage(PageIndex index, std::string_view encoded,
+absl::StatusOr<PageBytes> DecodePage(PageIndex index, absl::string_view encoded,
                                      MutablePageBytes scratch) {
   if (absl::Status status = VerifyPage(index, encoded); !status.ok()) return status;
-  const std::string_view payload = encoded.substr(kEncodedHeaderBytes);
+  const absl::string_view payload = encoded.substr(kEncodedHeaderBytes);
   switch (const Codec codec = ReadHeader(encoded).codec) {
     case Codec::kZero:
       memset(scratch.data(), 0, scratch.size());

@@ -16,14 +16,14 @@
 #ifndef FAULTLINE_PROTO_PAGE_CODEC_H_
 #define FAULTLINE_PROTO_PAGE_CODEC_H_
 
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
-#include <string_view>
-
-#include <absl/status/status.h>
-#include <absl/status/statusor.h>
 
 #include "proto/page.h"
 
@@ -45,7 +45,7 @@ using MutablePageBytes = std::span<std::byte, kPageSize>;
 bool IsZeroPage(PageBytes page);
 
 // Parses "raw", "lz4" or "zstd". INVALID_ARGUMENT for anything else.
-absl::StatusOr<Codec> ParseCodec(std::string_view name);
+absl::StatusOr<Codec> ParseCodec(absl::string_view name);
 
 // Appends the encoded form of `page` to `*out`. A page of zeros always becomes kZero, and one that
 // does not get smaller under `preferred` becomes kRaw.
@@ -56,17 +56,17 @@ void EncodeZeroPage(PageIndex index, std::string* out);
 
 // Takes the first encoded page off the front of `*input` and returns it. Looks at its structure
 // only. DATA_LOSS, with `*input` as it was, where no whole encoded page stands there.
-absl::StatusOr<std::string_view> TakeEncodedPage(std::string_view* input);
+absl::StatusOr<absl::string_view> TakeEncodedPage(absl::string_view* input);
 
 // DATA_LOSS unless `encoded` is exactly one encoded page of `index` with a right checksum.
-absl::Status VerifyPage(PageIndex index, std::string_view encoded);
+absl::Status VerifyPage(PageIndex index, absl::string_view encoded);
 
 // Whether `encoded`, which has passed VerifyPage or come from this process, is a page of zeros.
-bool IsEncodedZeroPage(std::string_view encoded);
+bool IsEncodedZeroPage(absl::string_view encoded);
 
 // Verifies `encoded` and returns its 4096 bytes: inside `encoded` where they are stored raw,
 // otherwise in `scratch`. DATA_LOSS, naming the page, where anything does not fit.
-absl::StatusOr<PageBytes> DecodePage(PageIndex index, std::string_view encoded,
+absl::StatusOr<PageBytes> DecodePage(PageIndex index, absl::string_view encoded,
                                      MutablePageBytes scratch);
 
 }  // namespace faultline

@@ -4,10 +4,16 @@
 // encoded page, and a small map of metadata beside it. What a volume is, and how layers stack, is
 // none of its business: see volume.h.
 //
-// Stores: "rocksdb:DIR" (the default), "memory:" (lost at exit), "file:PATH" (a raw image, served in
-// place, read-only).
+// Stores: "rocksdb:DIR" (the default), "memory:" (lost at exit), "file:PATH" (a raw image, served
+// in place, read-only).
 #ifndef FAULTLINE_STORAGE_PAGE_STORE_H_
 #define FAULTLINE_STORAGE_PAGE_STORE_H_
+
+#include <absl/functional/function_ref.h>
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
+#include <absl/time/time.h>
 
 #include <compare>
 #include <cstdint>
@@ -15,14 +21,8 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
-
-#include <absl/functional/function_ref.h>
-#include <absl/status/status.h>
-#include <absl/status/statusor.h>
-#include <absl/time/time.h>
 
 #include "proto/page.h"
 
@@ -47,7 +47,7 @@ enum class Durability : uint8_t { kSync = 0, kInterval = 1, kNone = 2 };
 struct PageWrites {
   struct Put {
     PageIndex page;
-    std::string_view encoded;  // must stay alive during the call
+    absl::string_view encoded;  // must stay alive during the call
   };
   std::vector<Put> puts;           // no page twice
   std::vector<PageRange> deletes;  // applied before the puts
@@ -66,7 +66,7 @@ class BulkLoad {
   virtual ~BulkLoad() = default;
   // REQUIRES: pages come in ascending order. RESOURCE_EXHAUSTED where the disk is full; then only
   // destruction may follow.
-  virtual absl::Status Put(PageIndex page, std::string_view encoded) = 0;
+  virtual absl::Status Put(PageIndex page, absl::string_view encoded) = 0;
   // Makes everything durable and visible at once. Call at most once, last.
   virtual absl::Status Commit() = 0;
 };
@@ -92,7 +92,7 @@ struct RawImage {
 class PageStore {
  public:
   // `encoded` stays valid only during the call.
-  using Visitor = absl::FunctionRef<absl::Status(PageIndex, std::string_view encoded)>;
+  using Visitor = absl::FunctionRef<absl::Status(PageIndex, absl::string_view encoded)>;
 
   virtual ~PageStore() = default;
 
@@ -137,7 +137,7 @@ struct PageStoreOptions {
 // Opens "rocksdb:DIR", "memory:" or "file:PATH". INVALID_ARGUMENT for any other form; NOT_FOUND,
 // PERMISSION_DENIED or FAILED_PRECONDITION (in use by another process), naming the path, where it
 // cannot be opened.
-absl::StatusOr<std::unique_ptr<PageStore>> OpenPageStore(std::string_view spec,
+absl::StatusOr<std::unique_ptr<PageStore>> OpenPageStore(absl::string_view spec,
                                                          const PageStoreOptions& options);
 
 }  // namespace faultline

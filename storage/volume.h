@@ -12,16 +12,16 @@
 #ifndef FAULTLINE_STORAGE_VOLUME_H_
 #define FAULTLINE_STORAGE_VOLUME_H_
 
-#include <cstdint>
-#include <memory>
-#include <string>
-#include <string_view>
-#include <vector>
-
 #include <absl/functional/function_ref.h>
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
 #include <absl/time/time.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "proto/mutex.h"
 #include "proto/page.h"
@@ -33,7 +33,7 @@ namespace faultline {
 struct VolumeWrites {
   struct Page {
     PageIndex page;
-    std::string_view encoded;  // verified; must stay alive during the call
+    absl::string_view encoded;  // verified; must stay alive during the call
   };
   std::vector<Page> pages;
   std::vector<PageRange> trims;
@@ -58,7 +58,7 @@ struct VolumeInfo {
 // Thread-safe. A Volume may outlive its deletion; every call then says NOT_FOUND.
 class Volume {
  public:
-  using DataVisitor = absl::FunctionRef<absl::Status(PageIndex, std::string_view encoded)>;
+  using DataVisitor = absl::FunctionRef<absl::Status(PageIndex, absl::string_view encoded)>;
   using ZeroVisitor = absl::FunctionRef<absl::Status(PageRange)>;
 
   // Made by VolumeCatalog. `store` is borrowed and must outlive the volume.
@@ -70,10 +70,10 @@ class Volume {
   VolumeInfo info() const;
 
   // Hands out every page of `range` once, ascending: to `data` in its encoded form (valid only
-  // during the call, not verified, never a page of zeros), or to `zero` in runs. All of it is of one
-  // moment with regard to Write, Trim, snapshot and import. Neither visitor may call the volume.
-  // OUT_OF_RANGE for pages that the volume does not have; else the errors of PageStore, and those of
-  // the visitors.
+  // during the call, not verified, never a page of zeros), or to `zero` in runs. All of it is of
+  // one moment with regard to Write, Trim, snapshot and import. Neither visitor may call the
+  // volume. OUT_OF_RANGE for pages that the volume does not have; else the errors of PageStore, and
+  // those of the visitors.
   absl::Status Read(PageRange range, DataVisitor data, ZeroVisitor zero);
 
   // Applies all of `writes` or nothing; durable by the volume's policy on OK.

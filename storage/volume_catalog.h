@@ -6,20 +6,21 @@
 // What is written to the store's metadata, and in which order, so that a crash at any moment leaves
 // either the old state or the new one:
 //   "volume/NAME"  the record of a volume or snapshot; a change of it is one durable WriteMeta()
-//   "layer/ID"     written with or before the first record that names the layer, removed after its pages are gone
-//   "next"         the next id for a volume or a layer
-// A layer that has a "layer/" key but is named by no record is garbage of a crash: Open() deletes it.
+//   "layer/ID"     written with or before the first record that names the layer, removed after its
+//   pages are gone "next"         the next id for a volume or a layer
+// A layer that has a "layer/" key but is named by no record is garbage of a crash: Open() deletes
+// it.
 #ifndef FAULTLINE_STORAGE_VOLUME_CATALOG_H_
 #define FAULTLINE_STORAGE_VOLUME_CATALOG_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
 
 #include <map>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
-
-#include <absl/status/status.h>
-#include <absl/status/statusor.h>
 
 #include "proto/mutex.h"
 #include "storage/page_store.h"
@@ -34,7 +35,7 @@ inline constexpr size_t kMaxVolumeNameBytes = 128;
 
 // INVALID_ARGUMENT, saying what is allowed, unless `name` is 1 to 128 bytes of letters, digits,
 // '.', '_' and '-', not starting with '.' or '-'.
-absl::Status CheckVolumeName(std::string_view name);
+absl::Status CheckVolumeName(absl::string_view name);
 
 // Thread-safe.
 class VolumeCatalog {
@@ -46,7 +47,7 @@ class VolumeCatalog {
     virtual ~Import() = default;
     // Pages in ascending order, each verified by the caller. OUT_OF_RANGE beyond the size given at
     // the start; INVALID_ARGUMENT out of order.
-    virtual absl::Status Put(PageIndex page, std::string_view encoded) = 0;
+    virtual absl::Status Put(PageIndex page, absl::string_view encoded) = 0;
     // Makes the content durable, and the volume's. Fences its writer, if it has one.
     virtual absl::StatusOr<VolumeInfo> Commit() = 0;
   };
@@ -54,32 +55,32 @@ class VolumeCatalog {
   struct ImportOptions {
     uint64_t size_bytes = 0;
     Durability durability = Durability::kSync;  // of a volume that is made by the import
-    bool replace = false;  // allows for a volume that already holds pages
+    bool replace = false;                       // allows for a volume that already holds pages
   };
 
-  // Reads the catalog of `store`, which it takes, and clears away what a crash left. DATA_LOSS where
-  // the metadata is damaged.
+  // Reads the catalog of `store`, which it takes, and clears away what a crash left. DATA_LOSS
+  // where the metadata is damaged.
   static absl::StatusOr<std::unique_ptr<VolumeCatalog>> Open(std::unique_ptr<PageStore> store);
   ~VolumeCatalog();
 
   // All of these: NOT_FOUND and ALREADY_EXISTS for names, INVALID_ARGUMENT for a bad name or size,
   // FAILED_PRECONDITION for a change to a read-only store and for what the kind of volume does not
   // allow; the message names the volume. Durable on OK.
-  absl::StatusOr<VolumeInfo> Create(std::string_view name, uint64_t size_bytes,
+  absl::StatusOr<VolumeInfo> Create(absl::string_view name, uint64_t size_bytes,
                                     Durability durability);
   std::vector<VolumeInfo> List() const;  // ordered by name
-  absl::StatusOr<std::shared_ptr<Volume>> Find(std::string_view name) const;
+  absl::StatusOr<std::shared_ptr<Volume>> Find(absl::string_view name) const;
   absl::StatusOr<std::shared_ptr<Volume>> FindById(uint64_t id) const;
-  absl::StatusOr<VolumeInfo> Snapshot(std::string_view volume, std::string_view snapshot);
-  absl::StatusOr<VolumeInfo> Clone(std::string_view snapshot, std::string_view volume);
+  absl::StatusOr<VolumeInfo> Snapshot(absl::string_view volume, absl::string_view snapshot);
+  absl::StatusOr<VolumeInfo> Clone(absl::string_view snapshot, absl::string_view volume);
   // Readers and writers get NOT_FOUND from here on. Frees the space that no other volume shares.
-  absl::Status Delete(std::string_view name);
-  absl::StatusOr<std::unique_ptr<Import>> StartImport(std::string_view name,
+  absl::Status Delete(absl::string_view name);
+  absl::StatusOr<std::unique_ptr<Import>> StartImport(absl::string_view name,
                                                       const ImportOptions& options);
 
   // Makes the caller the one writer of `name`: the epoch in the result is larger than any before,
   // and every write with an older one is refused from here on.
-  absl::StatusOr<VolumeInfo> TakeEpoch(std::string_view name);
+  absl::StatusOr<VolumeInfo> TakeEpoch(absl::string_view name);
 
   // What the volume's layers take together, in bytes; approximate.
   absl::StatusOr<uint64_t> StoredBytes(const VolumeInfo& info) const;

@@ -5,16 +5,16 @@
 #ifndef FAULTLINE_CLIENT_SOURCE_PAGE_SOURCE_H_
 #define FAULTLINE_CLIENT_SOURCE_PAGE_SOURCE_H_
 
+#include <absl/functional/any_invocable.h>
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
+#include <absl/time/time.h>
+
 #include <cstddef>
 #include <functional>
 #include <memory>
 #include <span>
-#include <string_view>
-
-#include <absl/functional/any_invocable.h>
-#include <absl/status/status.h>
-#include <absl/status/statusor.h>
-#include <absl/time/time.h>
 
 #include "proto/page.h"
 
@@ -68,7 +68,7 @@ inline bool IsRetryable(const absl::Status& status) {
 // Opens the source of a volume by its name; may block until `deadline`. NOT_FOUND where there is no
 // such volume, UNAVAILABLE where nobody answers. Thread-safe.
 using OpenSource = std::function<absl::StatusOr<std::shared_ptr<PageSource>>(
-    std::string_view volume, absl::Time deadline)>;
+    absl::string_view volume, absl::Time deadline)>;
 
 }  // namespace faultline
 

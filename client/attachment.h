@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What it takes to attach a process, and what is told of an attachment: plain values, shared by the
+// Pager and by everything through which memory reaches it.
+#ifndef FAULTLINE_CLIENT_ATTACHMENT_H_
+#define FAULTLINE_CLIENT_ATTACHMENT_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
+#include <absl/time/time.h>
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "client/source/page_source.h"
+#include "client/unique_fd.h"
+
+namespace faultline {
+
+using AttachmentId = uint64_t;
+
+// A range of the target's addresses and the part of the volume behind it, all in bytes.
+struct Mapping {
+  uint64_t address = 0;
+  uint64_t size = 0;
+  uint64_t offset = 0;
+};
+
+// INVALID_ARGUMENT, naming the mapping and what is wrong with it, unless there is at least one, all
+// are page aligned, not empty, do not overflow, and overlap neither in addresses nor in the volume;
+// OUT_OF_RANGE unless all lie within a volume of `volume_size`.
+absl::Status CheckMappings(const std::vector<Mapping>& mappings, PageCount volume_size);
+
+// The one end of a fault that cannot be served: its pages are damaged or its volume is gone, or
+// nobody answered until the deadline.
+enum class FaultPolicy {
+  kWait,    // try again for ever
+  kPoison,  // the access gets SIGBUS (UFFDIO_POISON, Linux 6.6; before that the target is killed)
+  kKill,    // the target gets SIGKILL
+};
+
+// Parses "wait", "poison" or "kill".
+absl::StatusOr<FaultPolicy> ParseFaultPolicy(absl::string_view name);
+absl::string_view FaultPolicyName(FaultPolicy policy);
+
+struct AttachmentOptions {
+  FaultPolicy policy = FaultPolicy::kPoison;
+  // How long a fault may wait for a source that does not answer before `policy` decides.
+  absl::Duration fault_deadline = absl::Seconds(60);
+};
+
+struct AttachRequest {
+  UniqueFd uffd;  // from the target
+  // Who calls UFFDIO_API and UFFDIO_REGISTER: the peer has done so, or the Pager is to.
+  bool register_ranges = false;
+  std::vector<Mapping> mappings;
+  pid_t pid = 0;
+  UniqueFd pidfd;  // of `pid`; its end is the attachment's
+  std::string volume;
+  std::shared_ptr<PageSource> source;
+  AttachmentOptions options;
+};
+
+// Counters since the attachment began, and its state now.
+struct AttachmentStats {
+  AttachmentId id = 0;
+  pid_t pid = 0;
+  std::string volume;
+  uint64_t regions = 0;
+  uint64_t tracked_pages = 0;  // that the regions have together
+  uint64_t present_pages = 0;  // of those, filled
+  uint64_t poisoned_pages = 0;
+  uint64_t waiting_faults = 0;       // pages that some thread of the target waits for now
+  uint64_t faults_total = 0;         // messages read from the kernel
+  uint64_t joined_faults_total = 0;  // of those, for a page that was under way already
+  uint64_t fetches_total = 0;
+  uint64_t fetch_retries_total = 0;
+  uint64_t fetch_failures_total = 0;  // ended by the fault policy
+  uint64_t copied_pages_total = 0;
+  uint64_t zeroed_pages_total = 0;
+  uint64_t fill_eagain_total = 0;
+  uint64_t fill_eexist_total = 0;
+  uint64_t fill_enoent_total = 0;
+  uint64_t wakes_total = 0;
+  uint64_t events_total = 0;  // of the address space: fork, remap, remove, unmap
+  // From the fault's message being read to its page being filled, in microseconds.
+  double fault_p50_us = 0;
+  double fault_p90_us = 0;
+  double fault_p99_us = 0;
+  double fault_max_us = 0;
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_ATTACHMENT_H_

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// PageServer: the agent's connections to a page server, and the sources that fetch through them.
+// The rest of the client sees no gRPC: it is included in client/remote/ only.
+#ifndef FAULTLINE_CLIENT_REMOTE_PAGE_SERVER_H_
+#define FAULTLINE_CLIENT_REMOTE_PAGE_SERVER_H_
+
+#include <absl/functional/any_invocable.h>
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
+#include <absl/time/time.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "client/source/page_source.h"
+#include "proto/pager.pb.h"
+
+namespace faultline {
+
+struct PageServerOptions {
+  std::string address;  // host:port or unix:path
+  int threads = 2;      // that receive pages, and so fill memory
+  // Requests that may be under way on one lane; more wait their turn in the client.
+  size_t max_requests_in_flight = 1024;
+};
+
+// Thread-safe. Connects by itself, and again with back-off after a connection broke; what was under
+// way then ends with UNAVAILABLE.
+class PageServer {
+ public:
+  // Does not connect yet: a server that is down now is an error of the calls, not of this.
+  // INVALID_ARGUMENT for an address of neither form.
+  static absl::StatusOr<std::unique_ptr<PageServer>> Create(const PageServerOptions& options);
+
+  // Every source must have been destroyed, and every fetch ended.
+  virtual ~PageServer() = default;
+
+  // A source for reading `volume`; waits for the server until `deadline` at most. NOT_FOUND where
+  // there is no such volume, UNAVAILABLE, naming the address, where nobody answers. The source must
+  // not outlive the PageServer.
+  virtual absl::StatusOr<std::shared_ptr<PageSource>> OpenVolume(absl::string_view volume,
+                                                                 absl::Time deadline) = 0;
+
+  // Becomes the volume's one writer, fencing any other.
+  virtual absl::StatusOr<rpc::OpenVolumeResponse> OpenForWriting(absl::string_view volume,
+                                                                 absl::Time deadline) = 0;
+
+  // Sends `batch` (encoded pages and zero runs), under the epoch that OpenForWriting gave. `done`
+  // is called exactly once, on an unspecified thread: OK when it is as durable as the volume's
+  // policy says; UNAVAILABLE or DEADLINE_EXCEEDED when it may or may not have been applied.
+  virtual void Write(uint64_t volume_id, uint64_t epoch, rpc::PageBatch batch, absl::Time deadline,
+                     absl::AnyInvocable<void(absl::Status)> done) = 0;
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_REMOTE_PAGE_SERVER_H_
