@@ -98,7 +98,8 @@ class PageStore {
 
   // Calls `visit` for each page of `range` that `layer` holds, ascending; pages that it does not
   // hold are passed over. Stops at the first status that is not OK, and returns it. What is handed
-  // out is not verified here, but where the store itself notices damage it says DATA_LOSS.
+  // out is not verified here, but where the store itself notices damage it says DATA_LOSS. One call
+  // sees every Write() whole or not at all. `visit` may read the store, but not change it.
   virtual absl::Status Read(LayerId layer, PageRange range, Visitor visit) = 0;
 
   // Applies `writes` to `layer`; on OK they are as durable as asked for.

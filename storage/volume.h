@@ -81,16 +81,23 @@ class Volume {
   // is a snapshot. OUT_OF_RANGE for pages that the volume does not have.
   absl::Status Write(uint64_t epoch, const VolumeWrites& writes);
 
-  // Makes `range` read as zero. As Write, but on the word of an operator and not of the writer.
+  // Makes `range` read as zero. As Write, but on the word of an operator and not of the writer, and
+  // piece by piece, ascending, where it is larger than 256 MiB and there are layers to shadow: what
+  // fails then may have been done in part, and doing it again does no harm.
   absl::Status Trim(PageRange range);
 
  private:
   friend class VolumeCatalog;
 
-  // Zero pages that must be stored so that `range` of the top layer shadows the layers below it.
+  absl::Status CheckExists() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  absl::Status CheckWritable() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // Whether any page reads as other than zero.
+  absl::StatusOr<bool> HoldsPages() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // Adds the zero pages that must be stored so that `range` of the top layer shadows the others.
   absl::Status AddShadows(PageRange range, std::vector<PageIndex>* pages) const
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
-  absl::Status CheckWritable() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // Writes `changes` to the top layer, with the shadows that its deletes need.
+  absl::Status Apply(PageWrites* changes) ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
   PageStore* const store_;
 

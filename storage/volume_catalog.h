@@ -7,7 +7,8 @@
 // either the old state or the new one:
 //   "volume/NAME"  the record of a volume or snapshot; a change of it is one durable WriteMeta()
 //   "layer/ID"     written with or before the first record that names the layer, removed after its
-//   pages are gone "next"         the next id for a volume or a layer
+//                  pages are gone
+//   "next"         the next id for a volume or a layer
 // A layer that has a "layer/" key but is named by no record is garbage of a crash: Open() deletes
 // it.
 #ifndef FAULTLINE_STORAGE_VOLUME_CATALOG_H_
@@ -41,14 +42,17 @@ absl::Status CheckVolumeName(absl::string_view name);
 class VolumeCatalog {
  public:
   // An import under way: a layer is loaded aside and becomes the volume's content in Commit().
-  // Destroyed before that, it leaves the volume as it was. Not thread-safe.
+  // Destroyed before that, it leaves the volume as it was. Not thread-safe. Must not outlive the
+  // catalog.
   class Import {
    public:
     virtual ~Import() = default;
     // Pages in ascending order, each verified by the caller. OUT_OF_RANGE beyond the size given at
     // the start; INVALID_ARGUMENT out of order.
     virtual absl::Status Put(PageIndex page, absl::string_view encoded) = 0;
-    // Makes the content durable, and the volume's. Fences its writer, if it has one.
+    // Makes the content durable, and the volume's. Fences its writer, if it has one. Call at most
+    // once, last. Fails, and changes nothing, where the volume was made, deleted or, without
+    // `replace`, filled with pages since the start.
     virtual absl::StatusOr<VolumeInfo> Commit() = 0;
   };
 
@@ -65,7 +69,8 @@ class VolumeCatalog {
 
   // All of these: NOT_FOUND and ALREADY_EXISTS for names, INVALID_ARGUMENT for a bad name or size,
   // FAILED_PRECONDITION for a change to a read-only store and for what the kind of volume does not
-  // allow; the message names the volume. Durable on OK.
+  // allow; the message names the volume. Durable on OK. A volume that is imported into must be at
+  // least as large as the content, and without `replace` hold no pages.
   absl::StatusOr<VolumeInfo> Create(absl::string_view name, uint64_t size_bytes,
                                     Durability durability);
   std::vector<VolumeInfo> List() const;  // ordered by name
@@ -92,13 +97,41 @@ class VolumeCatalog {
 
   explicit VolumeCatalog(std::unique_ptr<PageStore> store);
 
+  absl::Status Load() ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  absl::Status LoadRecord(absl::string_view name, absl::string_view bytes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  void ServeRawImage(const RawImage& image) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+
+  uint64_t LargestVolumeId() const;  // 0 where there is none
+  absl::Status CheckChange(absl::string_view name) const;
+  absl::Status CheckNameIsFree(absl::string_view name) const;
+  uint64_t NewId() ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_) { return next_id_++; }
+  MetaChange NextIdChange() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+
+  // Makes a volume whose record is durable known, and forgets one.
+  void Add(const VolumeInfo& info) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  void Remove(const VolumeInfo& info) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  // Counts `layers` as used by one record less. Those that none uses any more become garbage.
+  void Release(const std::vector<LayerId>& layers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  // Deletes all garbage that can be deleted now; what cannot is tried again with the next change.
+  void CollectGarbage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+
+  static absl::Status CheckImportTarget(const Volume& target, const ImportOptions& options)
+      ABSL_SHARED_LOCKS_REQUIRED(target.mu_);
+  absl::StatusOr<VolumeInfo> CommitImport(const ImportIntoLayer& import);
+
   const std::unique_ptr<PageStore> store_;
-  // Further private members follow the contract above.
+
+  // Lock order: change_mu_ > the mu_ of a volume > mu_. change_mu_ makes one change at a time and
+  // is held while the store works; mu_ never is, so nobody who looks a volume up waits for a disk.
+  Mutex change_mu_;
+  std::map<LayerId, int> layer_users_ ABSL_GUARDED_BY(change_mu_);  // records that name the layer
+  std::vector<LayerId> garbage_ ABSL_GUARDED_BY(change_mu_);  // to be deleted; no record names it
+  uint64_t next_id_ ABSL_GUARDED_BY(change_mu_) = 1;
+
   mutable Mutex mu_;
   std::map<std::string, std::shared_ptr<Volume>, std::less<>> volumes_ ABSL_GUARDED_BY(mu_);
   std::map<uint64_t, std::shared_ptr<Volume>> by_id_ ABSL_GUARDED_BY(mu_);
-  std::map<LayerId, int> layer_users_ ABSL_GUARDED_BY(mu_);  // records that name the layer
-  uint64_t next_id_ ABSL_GUARDED_BY(mu_) = 1;
 };
 
 }  // namespace faultline

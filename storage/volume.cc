@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "storage/volume.h"
+
+#include <absl/strings/str_cat.h>
+
+#include <span>
+#include <utility>
+
+#include "proto/page_codec.h"
+
+namespace faultline {
+namespace {
+
+// A trim of more than this is done piece by piece where shadows may be needed, so that the shadows
+// of one piece, some 40 bytes each while they are written, stay below 3 MiB.
+constexpr PageCount kTrimPiece{uint64_t{1} << 16};
+
+// Reads through a stack of layers. What one layer does not hold is looked for in the next, gap by
+// gap, while the layer above is still being read: nothing is copied, and the whole range of the top
+// layer, the only one that can change, is read by one call and so is of one moment.
+class StackReader {
+ public:
+  StackReader(PageStore& store, std::span<const LayerId> layers, Volume::DataVisitor data,
+              Volume::ZeroVisitor zero)
+      : store_(store), layers_(layers), data_(data), zero_(zero) {}
+
+  absl::Status Read(PageRange range) {
+    if (absl::Status status = ReadFrom(0, range); !status.ok()) return status;
+    return FlushZeros();
+  }
+
+ private:
+  // Hands out `range` as the layers from number `depth` on have it.
+  absl::Status ReadFrom(size_t depth, PageRange range) {
+    if (range.empty()) return absl::OkStatus();
+    if (depth == layers_.size()) return AddZeros(range);
+    PageIndex next = range.first;  // everything before it was handed out
+    absl::Status status = store_.Read(
+        layers_[depth], range, [&](PageIndex page, absl::string_view encoded) -> absl::Status {
+          if (page < next || page >= range.end()) {
+            return absl::DataLossError(absl::StrCat("layer ", layers_[depth].raw(), " gave page ",
+                                                    page.raw(), " out of order"));
+          }
+          if (absl::Status below = ReadFrom(depth + 1, PageRange::Between(next, page));
+              !below.ok()) {
+            return below;
+          }
+          next = page + PageCount(1);
+          return Give(page, encoded);
+        });
+    if (!status.ok()) return status;
+    return ReadFrom(depth + 1, PageRange::Between(next, range.end()));
+  }
+
+  absl::Status Give(PageIndex page, absl::string_view encoded) {
+    if (IsEncodedZeroPage(encoded)) {
+      // The header is gone once this is a run of zeros, so a damaged one must be noticed here.
+      if (absl::Status status = VerifyPage(page, encoded); !status.ok()) return status;
+      return AddZeros(PageRange::Single(page));
+    }
+    if (absl::Status status = FlushZeros(); !status.ok()) return status;
+    return data_(page, encoded);
+  }
+
+  absl::Status AddZeros(PageRange range) {
+    if (zeros_.empty()) zeros_.first = range.first;
+    zeros_.count += range.count;
+    return absl::OkStatus();
+  }
+
+  absl::Status FlushZeros() {
+    const PageRange run = std::exchange(zeros_, PageRange());
+    return run.empty() ? absl::OkStatus() : zero_(run);
+  }
+
+  PageStore& store_;
+  const std::span<const LayerId> layers_;
+  const Volume::DataVisitor data_;
+  const Volume::ZeroVisitor zero_;
+  PageRange zeros_;  // found, and not handed out yet: neighbours become one run
+};
+
+absl::Status CheckWithin(const VolumeInfo& info, PageRange range) {
+  if (IsWithin(range.first.raw(), range.count.raw(), info.size())) return absl::OkStatus();
+  return absl::OutOfRangeError(absl::StrCat("volume \"", info.name, "\" has ", info.size().raw(),
+                                            " pages; ", range.count.raw(), " from page ",
+                                            range.first.raw(), " reach beyond them"));
+}
+
+}  // namespace
+
+Volume::Volume(PageStore* store, VolumeInfo info) : store_(store), info_(std::move(info)) {}
+
+VolumeInfo Volume::info() const {
+  SharedLock lock(mu_);
+  return info_;
+}
+
+absl::Status Volume::CheckExists() const {
+  if (!deleted_) return absl::OkStatus();
+  return absl::NotFoundError(absl::StrCat("volume \"", info_.name, "\" was deleted"));
+}
+
+absl::Status Volume::CheckWritable() const {
+  if (absl::Status status = CheckExists(); !status.ok()) return status;
+  if (store_->read_only()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("volume \"", info_.name, "\" is served read-only, from a raw image"));
+  }
+  if (info_.kind == VolumeInfo::Kind::kSnapshot) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "volume \"", info_.name, "\" is a snapshot, which never changes; write to a clone of it"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Volume::Read(PageRange range, DataVisitor data, ZeroVisitor zero) {
+  SharedLock lock(mu_);
+  if (absl::Status status = CheckExists(); !status.ok()) return status;
+  if (absl::Status status = CheckWithin(info_, range); !status.ok()) return status;
+  return StackReader(*store_, info_.layers, data, zero).Read(range);
+}
+
+absl::StatusOr<bool> Volume::HoldsPages() const {
+  bool holds = false;
+  const absl::Status status = StackReader(
+                                  *store_, info_.layers,
+                                  [&](PageIndex, absl::string_view) {
+                                    holds = true;
+                                    return absl::CancelledError();
+                                  },
+                                  [](PageRange) { return absl::OkStatus(); })
+                                  .Read({PageIndex(0), info_.size()});
+  if (!holds && !status.ok()) return status;
+  return holds;
+}
+
+absl::Status Volume::AddShadows(PageRange range, std::vector<PageIndex>* pages) const {
+  const std::span<const LayerId> below = std::span(info_.layers).subspan(1);
+  if (below.empty()) return absl::OkStatus();
+  return StackReader(
+             *store_, below,
+             [&](PageIndex page, absl::string_view) {
+               pages->push_back(page);
+               return absl::OkStatus();
+             },
+             [](PageRange) { return absl::OkStatus(); })
+      .Read(range);
+}
+
+absl::Status Volume::Apply(PageWrites* changes) {
+  std::vector<PageIndex> shadows;
+  for (const PageRange range : changes->deletes) {
+    if (absl::Status status = AddShadows(range, &shadows); !status.ok()) return status;
+  }
+  std::string zeros;
+  for (const PageIndex page : shadows) EncodeZeroPage(page, &zeros);
+  absl::string_view rest = zeros;
+  for (const PageIndex page : shadows) {
+    changes->puts.push_back({page, rest.substr(0, kEncodedHeaderBytes)});
+    rest.remove_prefix(kEncodedHeaderBytes);
+  }
+  return store_->Write(info_.layers.front(), *changes, info_.durability);
+}
+
+absl::Status Volume::Write(uint64_t epoch, const VolumeWrites& writes) {
+  SharedLock lock(mu_);
+  if (absl::Status status = CheckWritable(); !status.ok()) return status;
+  if (epoch == 0 || epoch != info_.epoch) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("volume \"", info_.name, "\": the writer of epoch ", epoch,
+                     " was fenced, the epoch is now ", info_.epoch,
+                     "; open the volume for writing again to become its writer"));
+  }
+  PageWrites changes;
+  changes.puts.reserve(writes.pages.size());
+  changes.deletes.reserve(writes.trims.size());
+  for (const VolumeWrites::Page& write : writes.pages) {
+    const PageRange range = PageRange::Single(write.page);
+    if (absl::Status status = CheckWithin(info_, range); !status.ok()) return status;
+    if (IsEncodedZeroPage(write.encoded)) {
+      changes.deletes.push_back(range);
+    } else {
+      changes.puts.push_back({write.page, write.encoded});
+    }
+  }
+  for (const PageRange range : writes.trims) {
+    if (absl::Status status = CheckWithin(info_, range); !status.ok()) return status;
+    if (!range.empty()) changes.deletes.push_back(range);
+  }
+  if (changes.puts.empty() && changes.deletes.empty()) return absl::OkStatus();
+  return Apply(&changes);
+}
+
+absl::Status Volume::Trim(PageRange range) {
+  SharedLock lock(mu_);
+  if (absl::Status status = CheckWritable(); !status.ok()) return status;
+  if (absl::Status status = CheckWithin(info_, range); !status.ok()) return status;
+  const PageCount at_once = info_.layers.size() == 1 ? range.count : kTrimPiece;
+  while (!range.empty()) {
+    const PageRange piece{range.first, std::min(at_once, range.count)};
+    PageWrites changes;
+    changes.deletes.push_back(piece);
+    if (absl::Status status = Apply(&changes); !status.ok()) return status;
+    range = PageRange::Between(piece.end(), range.end());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace faultline

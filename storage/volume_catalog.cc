@@ -1,0 +1,524 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "storage/volume_catalog.h"
+
+#include <absl/strings/ascii.h>
+#include <absl/strings/escaping.h>
+#include <absl/strings/numbers.h>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/strip.h>
+
+#include <algorithm>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "proto/log.h"
+#include "proto/page_codec.h"
+#include "storage/volume_record.pb.h"
+
+namespace faultline {
+namespace {
+
+using storage::VolumeRecord;
+
+constexpr absl::string_view kVolumePrefix = "volume/";
+constexpr absl::string_view kLayerPrefix = "layer/";
+constexpr absl::string_view kNextKey = "next";
+
+static_assert(static_cast<int>(Durability::kSync) == VolumeRecord::SYNC);
+static_assert(static_cast<int>(Durability::kInterval) == VolumeRecord::INTERVAL);
+static_assert(static_cast<int>(Durability::kNone) == VolumeRecord::NONE);
+static_assert(static_cast<int>(VolumeInfo::Kind::kVolume) == VolumeRecord::VOLUME);
+static_assert(static_cast<int>(VolumeInfo::Kind::kSnapshot) == VolumeRecord::SNAPSHOT);
+
+std::string VolumeKey(absl::string_view name) { return absl::StrCat(kVolumePrefix, name); }
+std::string LayerKey(LayerId layer) { return absl::StrCat(kLayerPrefix, layer.raw()); }
+
+MetaChange LayerChange(LayerId layer) { return {LayerKey(layer), ""}; }
+
+MetaChange RecordChange(const VolumeInfo& info) {
+  VolumeRecord record;
+  record.set_id(info.id);
+  record.set_kind(static_cast<VolumeRecord::Kind>(info.kind));
+  record.set_size_bytes(info.size_bytes);
+  for (const LayerId layer : info.layers) record.add_layers(layer.raw());
+  record.set_parent(info.parent);
+  record.set_epoch(info.epoch);
+  record.set_durability(static_cast<VolumeRecord::Durability>(info.durability));
+  record.set_created_unix_us(absl::ToUnixMicros(info.created));
+  return {VolumeKey(info.name), record.SerializeAsString()};
+}
+
+absl::Status DamagedMeta(absl::string_view key, absl::string_view what) {
+  return absl::DataLossError(absl::StrCat("the store's metadata is damaged: key \"", key, "\" ",
+                                          what, "; restore the store from a copy"));
+}
+
+absl::StatusOr<VolumeInfo> ParseRecord(absl::string_view name, absl::string_view bytes) {
+  const std::string key = VolumeKey(name);
+  VolumeRecord record;
+  if (!CheckVolumeName(name).ok()) return DamagedMeta(key, "is not the name of a volume");
+  if (!record.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return DamagedMeta(key, "does not hold the record of a volume");
+  }
+  if (record.id() == 0 || record.layers().empty() || record.size_bytes() == 0 ||
+      !VolumeRecord::Kind_IsValid(record.kind()) ||
+      !VolumeRecord::Durability_IsValid(record.durability())) {
+    return DamagedMeta(key, "holds a record that makes no sense");
+  }
+  VolumeInfo info;
+  info.name = std::string(name);
+  info.id = record.id();
+  info.kind = static_cast<VolumeInfo::Kind>(record.kind());
+  info.size_bytes = record.size_bytes();
+  for (const uint64_t layer : record.layers()) info.layers.emplace_back(layer);
+  info.parent = record.parent();
+  info.epoch = record.epoch();
+  info.durability = static_cast<Durability>(record.durability());
+  info.created = absl::FromUnixMicros(record.created_unix_us());
+  return info;
+}
+
+absl::Status CheckSize(absl::string_view name, uint64_t size_bytes) {
+  constexpr uint64_t kMaxBytes = PageCount(kMaxVolumePages).in_bytes();
+  if (size_bytes > 0 && size_bytes <= kMaxBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("volume \"", name, "\" cannot have a size of ",
+                                                 size_bytes, " bytes; allowed are 1 to ",
+                                                 kMaxBytes));
+}
+
+absl::Status CheckChainLength(const VolumeInfo& info, absl::string_view operation) {
+  if (info.layers.size() < kMaxLayers) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("cannot ", operation, " \"", info.name, "\": it already has ",
+                   info.layers.size(), " layers, the most that are allowed; export it and import ",
+                   "that into a new volume, which will have one"));
+}
+
+}  // namespace
+
+absl::Status CheckVolumeName(absl::string_view name) {
+  const auto allowed = [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-';
+  };
+  if (!name.empty() && name.size() <= kMaxVolumeNameBytes && name[0] != '.' && name[0] != '-' &&
+      std::all_of(name.begin(), name.end(), allowed)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", absl::CHexEscape(name.substr(0, kMaxVolumeNameBytes)),
+                   "\" cannot be the name of a volume; allowed are 1 to ", kMaxVolumeNameBytes,
+                   " letters, digits, '.', '_' and '-', the first one neither '.' nor '-'"));
+}
+
+// An import: a bulk load into a new layer, which is garbage until the commit.
+class VolumeCatalog::ImportIntoLayer final : public Import {
+ public:
+  // `target_id` is that of the volume whose content is replaced, or 0 for a volume to be made.
+  ImportIntoLayer(VolumeCatalog* catalog, std::string name, const ImportOptions& options,
+                  uint64_t target_id, LayerId layer, std::unique_ptr<BulkLoad> load)
+      : catalog_(catalog),
+        name_(std::move(name)),
+        options_(options),
+        target_id_(target_id),
+        layer_(layer),
+        load_(std::move(load)) {}
+
+  ~ImportIntoLayer() override {
+    if (committed_) return;
+    load_.reset();
+    MutexLock lock(catalog_->change_mu_);
+    catalog_->garbage_.push_back(layer_);
+    catalog_->CollectGarbage();
+  }
+
+  absl::Status Put(PageIndex page, absl::string_view encoded) override {
+    const PageCount size = PageCount::CoveringBytes(options_.size_bytes);
+    if (page.raw() >= size.raw()) {
+      return absl::OutOfRangeError(absl::StrCat("import into \"", name_, "\": page ", page.raw(),
+                                                " lies beyond the ", size.raw(),
+                                                " pages that were announced"));
+    }
+    if (page < next_) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("import into \"", name_, "\": page ", page.raw(), " comes after page ",
+                       next_.raw() - 1, "; pages must come in ascending order"));
+    }
+    next_ = page + PageCount(1);
+    if (IsEncodedZeroPage(encoded)) return absl::OkStatus();
+    return load_->Put(page, encoded);
+  }
+
+  absl::StatusOr<VolumeInfo> Commit() override {
+    if (absl::Status status = load_->Commit(); !status.ok()) return status;
+    absl::StatusOr<VolumeInfo> info = catalog_->CommitImport(*this);
+    committed_ = info.ok();
+    return info;
+  }
+
+ private:
+  friend class VolumeCatalog;
+
+  VolumeCatalog* const catalog_;
+  const std::string name_;
+  const ImportOptions options_;
+  const uint64_t target_id_;
+  const LayerId layer_;
+  std::unique_ptr<BulkLoad> load_;
+  PageIndex next_;  // no page before it may come any more
+  bool committed_ = false;
+};
+
+VolumeCatalog::VolumeCatalog(std::unique_ptr<PageStore> store) : store_(std::move(store)) {}
+
+VolumeCatalog::~VolumeCatalog() = default;
+
+absl::StatusOr<std::unique_ptr<VolumeCatalog>> VolumeCatalog::Open(
+    std::unique_ptr<PageStore> store) {
+  std::unique_ptr<VolumeCatalog> catalog(new VolumeCatalog(std::move(store)));
+  MutexLock lock(catalog->change_mu_);
+  if (absl::Status status = catalog->Load(); !status.ok()) return status;
+  catalog->CollectGarbage();
+  return catalog;
+}
+
+absl::Status VolumeCatalog::Load() {
+  if (const std::optional<RawImage> image = store_->raw_image(); image.has_value()) {
+    ServeRawImage(*image);
+    return absl::OkStatus();
+  }
+  auto meta = store_->ReadMeta();
+  if (!meta.ok()) return meta.status();
+  std::set<LayerId> known;
+  for (const auto& [key, value] : *meta) {
+    uint64_t number = 0;
+    if (absl::string_view name = key; absl::ConsumePrefix(&name, kVolumePrefix)) {
+      if (absl::Status status = LoadRecord(name, value); !status.ok()) return status;
+    } else if (absl::string_view id = key; absl::ConsumePrefix(&id, kLayerPrefix)) {
+      if (!absl::SimpleAtoi(id, &number)) return DamagedMeta(key, "is not the key of a layer");
+      known.insert(LayerId(number));
+    } else if (key == kNextKey) {
+      if (!absl::SimpleAtoi(value, &next_id_)) return DamagedMeta(key, "does not hold a number");
+    } else {
+      return DamagedMeta(key, "is unknown to this program; a newer one may have written it");
+    }
+  }
+  for (const auto& [layer, users] : layer_users_) {
+    if (known.erase(layer) == 0 || layer.raw() >= next_id_) {
+      return DamagedMeta(LayerKey(layer), "is missing, though a volume consists of that layer");
+    }
+  }
+  if (LargestVolumeId() >= next_id_) {
+    return DamagedMeta(kNextKey, "is behind the volumes there are");
+  }
+  for (const LayerId layer : known) {
+    if (layer.raw() >= next_id_) return DamagedMeta(kNextKey, "is behind the layers there are");
+    LogInfo(absl::StrCat("layer ", layer.raw(), " belongs to no volume: left by a crash, deleted"));
+    garbage_.push_back(layer);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VolumeCatalog::LoadRecord(absl::string_view name, absl::string_view bytes) {
+  absl::StatusOr<VolumeInfo> info = ParseRecord(name, bytes);
+  if (!info.ok()) return info.status();
+  if (FindById(info->id).ok()) {
+    return DamagedMeta(VolumeKey(name), "has the id of another volume");
+  }
+  Add(*info);
+  return absl::OkStatus();
+}
+
+uint64_t VolumeCatalog::LargestVolumeId() const {
+  MutexLock lock(mu_);
+  return by_id_.empty() ? 0 : by_id_.rbegin()->first;
+}
+
+void VolumeCatalog::ServeRawImage(const RawImage& image) {
+  VolumeInfo info;
+  info.name = image.name;
+  info.id = NewId();
+  info.kind = VolumeInfo::Kind::kSnapshot;
+  info.size_bytes = image.size_bytes;
+  info.layers = {image.layer};
+  info.created = absl::Now();
+  Add(info);
+}
+
+absl::Status VolumeCatalog::CheckChange(absl::string_view name) const {
+  if (absl::Status status = CheckVolumeName(name); !status.ok()) return status;
+  if (!store_->read_only()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("volume \"", name,
+                   "\" cannot be changed or made: this server serves a raw image, read-only"));
+}
+
+absl::Status VolumeCatalog::CheckNameIsFree(absl::string_view name) const {
+  if (!Find(name).ok()) return absl::OkStatus();
+  return absl::AlreadyExistsError(
+      absl::StrCat("there already is a volume or snapshot \"", name, "\""));
+}
+
+MetaChange VolumeCatalog::NextIdChange() const {
+  return {std::string(kNextKey), absl::StrCat(next_id_)};
+}
+
+void VolumeCatalog::Add(const VolumeInfo& info) {
+  for (const LayerId layer : info.layers) ++layer_users_[layer];
+  auto volume = std::make_shared<Volume>(store_.get(), info);
+  MutexLock lock(mu_);
+  volumes_[info.name] = volume;
+  by_id_[info.id] = std::move(volume);
+}
+
+void VolumeCatalog::Remove(const VolumeInfo& info) {
+  Release(info.layers);
+  MutexLock lock(mu_);
+  volumes_.erase(info.name);
+  by_id_.erase(info.id);
+}
+
+void VolumeCatalog::Release(const std::vector<LayerId>& layers) {
+  for (const LayerId layer : layers) {
+    if (--layer_users_[layer] > 0) continue;
+    layer_users_.erase(layer);
+    garbage_.push_back(layer);
+  }
+}
+
+void VolumeCatalog::CollectGarbage() {
+  std::vector<LayerId> left;
+  for (const LayerId layer : std::exchange(garbage_, {})) {
+    absl::Status status = store_->DeleteLayer(layer);
+    const MetaChange changes[] = {{LayerKey(layer), std::nullopt}};
+    if (status.ok()) status = store_->WriteMeta(changes);
+    if (status.ok()) continue;
+    LogWarning(absl::StrCat("layer ", layer.raw(), ", which no volume needs, was not deleted: ",
+                            status.message(), "; tried again with the next change"));
+    left.push_back(layer);
+  }
+  garbage_ = std::move(left);
+}
+
+absl::StatusOr<VolumeInfo> VolumeCatalog::Create(absl::string_view name, uint64_t size_bytes,
+                                                 Durability durability) {
+  if (absl::Status status = CheckChange(name); !status.ok()) return status;
+  if (absl::Status status = CheckSize(name, size_bytes); !status.ok()) return status;
+  MutexLock lock(change_mu_);
+  if (absl::Status status = CheckNameIsFree(name); !status.ok()) return status;
+  VolumeInfo info;
+  info.name = std::string(name);
+  info.id = NewId();
+  info.size_bytes = size_bytes;
+  info.layers = {LayerId(NewId())};
+  info.durability = durability;
+  info.created = absl::Now();
+  const MetaChange changes[] = {NextIdChange(), LayerChange(info.layers[0]), RecordChange(info)};
+  if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
+  Add(info);
+  return info;
+}
+
+std::vector<VolumeInfo> VolumeCatalog::List() const {
+  std::vector<std::shared_ptr<Volume>> volumes;
+  {
+    MutexLock lock(mu_);
+    for (const auto& [name, volume] : volumes_) volumes.push_back(volume);
+  }
+  std::vector<VolumeInfo> infos;
+  infos.reserve(volumes.size());
+  for (const auto& volume : volumes) infos.push_back(volume->info());
+  return infos;
+}
+
+absl::StatusOr<std::shared_ptr<Volume>> VolumeCatalog::Find(absl::string_view name) const {
+  MutexLock lock(mu_);
+  if (const auto it = volumes_.find(name); it != volumes_.end()) return it->second;
+  return absl::NotFoundError(absl::StrCat("there is no volume or snapshot \"", name, "\""));
+}
+
+absl::StatusOr<std::shared_ptr<Volume>> VolumeCatalog::FindById(uint64_t id) const {
+  MutexLock lock(mu_);
+  if (const auto it = by_id_.find(id); it != by_id_.end()) return it->second;
+  return absl::NotFoundError(
+      absl::StrCat("there is no volume with the id ", id, "; it may have been deleted"));
+}
+
+absl::StatusOr<VolumeInfo> VolumeCatalog::Snapshot(absl::string_view volume,
+                                                   absl::string_view snapshot) {
+  if (absl::Status status = CheckChange(snapshot); !status.ok()) return status;
+  MutexLock lock(change_mu_);
+  auto found = Find(volume);
+  if (!found.ok()) return found.status();
+  if (absl::Status status = CheckNameIsFree(snapshot); !status.ok()) return status;
+  Volume& source = **found;
+  ExclusiveLock source_lock(source.mu_);
+  if (absl::Status status = source.CheckWritable(); !status.ok()) return status;
+  if (absl::Status status = CheckChainLength(source.info_, "snapshot"); !status.ok()) return status;
+
+  VolumeInfo frozen = source.info_;
+  frozen.name = std::string(snapshot);
+  frozen.id = NewId();
+  frozen.kind = VolumeInfo::Kind::kSnapshot;
+  frozen.parent = std::string(volume);
+  frozen.epoch = 0;
+  frozen.created = absl::Now();
+  const LayerId top(NewId());
+  VolumeInfo changed = source.info_;
+  changed.layers.insert(changed.layers.begin(), top);
+  const MetaChange changes[] = {NextIdChange(), LayerChange(top), RecordChange(frozen),
+                                RecordChange(changed)};
+  if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
+  source.info_ = std::move(changed);
+  ++layer_users_[top];
+  Add(frozen);
+  return frozen;
+}
+
+absl::StatusOr<VolumeInfo> VolumeCatalog::Clone(absl::string_view snapshot,
+                                                absl::string_view volume) {
+  if (absl::Status status = CheckChange(volume); !status.ok()) return status;
+  MutexLock lock(change_mu_);
+  auto found = Find(snapshot);
+  if (!found.ok()) return found.status();
+  VolumeInfo info = (*found)->info();
+  if (info.kind != VolumeInfo::Kind::kSnapshot) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "\"", snapshot, "\" is no snapshot; only snapshots can be cloned, so make one of it"));
+  }
+  if (absl::Status status = CheckNameIsFree(volume); !status.ok()) return status;
+  if (absl::Status status = CheckChainLength(info, "clone"); !status.ok()) return status;
+  info.name = std::string(volume);
+  info.id = NewId();
+  info.kind = VolumeInfo::Kind::kVolume;
+  info.parent = std::string(snapshot);
+  info.created = absl::Now();
+  info.layers.insert(info.layers.begin(), LayerId(NewId()));
+  const MetaChange changes[] = {NextIdChange(), LayerChange(info.layers[0]), RecordChange(info)};
+  if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
+  Add(info);
+  return info;
+}
+
+absl::Status VolumeCatalog::Delete(absl::string_view name) {
+  if (absl::Status status = CheckChange(name); !status.ok()) return status;
+  MutexLock lock(change_mu_);
+  auto found = Find(name);
+  if (!found.ok()) return found.status();
+  Volume& volume = **found;
+  VolumeInfo info;
+  {
+    ExclusiveLock volume_lock(volume.mu_);
+    const MetaChange changes[] = {{VolumeKey(name), std::nullopt}};
+    if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
+    volume.deleted_ = true;
+    info = volume.info_;
+  }
+  Remove(info);
+  CollectGarbage();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<VolumeInfo> VolumeCatalog::TakeEpoch(absl::string_view name) {
+  if (absl::Status status = CheckVolumeName(name); !status.ok()) return status;
+  MutexLock lock(change_mu_);
+  auto found = Find(name);
+  if (!found.ok()) return found.status();
+  Volume& volume = **found;
+  ExclusiveLock volume_lock(volume.mu_);
+  if (absl::Status status = volume.CheckWritable(); !status.ok()) return status;
+  VolumeInfo changed = volume.info_;
+  ++changed.epoch;
+  const MetaChange changes[] = {RecordChange(changed)};
+  if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
+  volume.info_.epoch = changed.epoch;
+  return changed;
+}
+
+absl::Status VolumeCatalog::CheckImportTarget(const Volume& target, const ImportOptions& options) {
+  const VolumeInfo& info = target.info_;
+  if (absl::Status status = target.CheckWritable(); !status.ok()) return status;
+  if (options.size_bytes > info.size_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("volume \"", info.name, "\" has ", info.size_bytes, " bytes, too few for the ",
+                     options.size_bytes, " to be imported; import under another name"));
+  }
+  if (options.replace) return absl::OkStatus();
+  const absl::StatusOr<bool> holds = target.HoldsPages();
+  if (!holds.ok()) return holds.status();
+  if (!*holds) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("volume \"", info.name, "\" already holds pages; ask for its content to be ",
+                   "replaced, or import under another name"));
+}
+
+absl::StatusOr<std::unique_ptr<VolumeCatalog::Import>> VolumeCatalog::StartImport(
+    absl::string_view name, const ImportOptions& options) {
+  if (absl::Status status = CheckChange(name); !status.ok()) return status;
+  if (absl::Status status = CheckSize(name, options.size_bytes); !status.ok()) return status;
+  uint64_t target_id = 0;
+  if (const auto found = Find(name); found.ok()) {
+    Volume& target = **found;
+    SharedLock target_lock(target.mu_);
+    if (absl::Status status = CheckImportTarget(target, options); !status.ok()) return status;
+    target_id = target.info_.id;
+  }
+  MutexLock lock(change_mu_);
+  const LayerId layer(NewId());
+  const MetaChange changes[] = {NextIdChange(), LayerChange(layer)};
+  if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
+  auto load = store_->StartBulkLoad(layer);
+  if (!load.ok()) {
+    garbage_.push_back(layer);
+    CollectGarbage();
+    return load.status();
+  }
+  return std::make_unique<ImportIntoLayer>(this, std::string(name), options, target_id, layer,
+                                           *std::move(load));
+}
+
+absl::StatusOr<VolumeInfo> VolumeCatalog::CommitImport(const ImportIntoLayer& import) {
+  MutexLock lock(change_mu_);
+  const auto found = Find(import.name_);
+  if (import.target_id_ == 0) {
+    if (absl::Status status = CheckNameIsFree(import.name_); !status.ok()) return status;
+    VolumeInfo info;
+    info.name = import.name_;
+    info.id = NewId();
+    info.size_bytes = import.options_.size_bytes;
+    info.layers = {import.layer_};
+    info.durability = import.options_.durability;
+    info.created = absl::Now();
+    const MetaChange changes[] = {NextIdChange(), RecordChange(info)};
+    if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
+    Add(info);
+    return info;
+  }
+  if (!found.ok() || (*found)->info().id != import.target_id_) {
+    return absl::NotFoundError(
+        absl::StrCat("volume \"", import.name_, "\" was deleted while content was imported"));
+  }
+  Volume& target = **found;
+  VolumeInfo replaced;
+  VolumeInfo changed;
+  {
+    ExclusiveLock target_lock(target.mu_);
+    if (absl::Status status = CheckImportTarget(target, import.options_); !status.ok()) {
+      return status;
+    }
+    replaced = target.info_;
+    changed = target.info_;
+    changed.layers = {import.layer_};
+    changed.parent.clear();
+    if (changed.epoch > 0) ++changed.epoch;
+    const MetaChange changes[] = {RecordChange(changed)};
+    if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
+    target.info_ = changed;
+  }
+  ++layer_users_[import.layer_];
+  Release(replaced.layers);
+  CollectGarbage();
+  return changed;
+}
+
+}  // namespace faultline
