@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/remote/fetch_rpc.h"
+
+#include <absl/strings/str_cat.h>
+
+#include <array>
+#include <cstring>
+#include <span>
+
+#include "client/remote/rpc_status.h"
+#include "proto/page_codec.h"
+
+namespace faultline {
+namespace {
+
+// Walks the pages of a batch, one call after the other.
+class BatchReader {
+ public:
+  explicit BatchReader(const rpc::PageBatch& batch) : batch_(batch), payload_(batch.pages()) {}
+
+  // Decodes the next pages, which must be those of `range`, into received->runs. Single pages that
+  // are stored raw stay where they are.
+  absl::Status Read(PageRange range, FetchRpc::Received* received) {
+    received->runs.clear();
+    if (range.count.raw() > 1 && received->decoded.size() < range.size_bytes()) {
+      received->decoded.resize(range.size_bytes());
+    }
+    for (PageIndex at = range.first; at < range.end();) {
+      if (run_ == batch_.runs_size()) return NotAskedFor(at, "ends before it");
+      const rpc::PageRun& run = batch_.runs(run_);
+      if (run.first() + used_ != at.raw() || used_ >= run.count()) {
+        return NotAskedFor(at, absl::StrCat("holds page ", run.first() + used_, " instead"));
+      }
+      const PageCount left(run.count() - used_);
+      const PageRange part{at, std::min(left, range.end() - at)};
+      if (run.kind() == rpc::PageRun::ZERO) {
+        received->runs.push_back({part, nullptr});
+      } else if (absl::Status status = ReadData(part, range, received); !status.ok()) {
+        return status;
+      }
+      at += part.count;
+      used_ += part.count.raw();
+      if (used_ == run.count()) {
+        ++run_;
+        used_ = 0;
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckEnd() const {
+    if (run_ == batch_.runs_size() && payload_.empty()) return absl::OkStatus();
+    return absl::InternalError("the page server's answer holds more pages than were asked for");
+  }
+
+ private:
+  static absl::Status NotAskedFor(PageIndex page, absl::string_view what) {
+    return absl::InternalError(
+        absl::StrCat("page ", page.raw(), " was asked for, but the page server's answer ", what));
+  }
+
+  absl::Status ReadData(PageRange part, PageRange range, FetchRpc::Received* received) {
+    std::byte* const target =
+        range.count.raw() == 1 ? nullptr
+                               : received->decoded.data() + (part.first - range.first).in_bytes();
+    const std::byte* first = target;
+    for (PageIndex page = part.first; page < part.end(); ++page) {
+      absl::StatusOr<absl::string_view> encoded = TakeEncodedPage(&payload_);
+      if (!encoded.ok()) {
+        return absl::DataLossError(
+            absl::StrCat("page ", page.raw(), ": ", encoded.status().message()));
+      }
+      std::byte* const slot =
+          target == nullptr ? scratch_.data() : target + (page - part.first).in_bytes();
+      absl::StatusOr<PageBytes> bytes =
+          DecodePage(page, *encoded, MutablePageBytes(slot, kPageSize));
+      if (!bytes.ok()) return bytes.status();
+      if (target == nullptr) {
+        first = bytes->data();
+      } else if (bytes->data() != slot) {
+        memcpy(slot, bytes->data(), kPageSize);
+      }
+    }
+    received->runs.push_back({part, first});
+    return absl::OkStatus();
+  }
+
+  const rpc::PageBatch& batch_;
+  absl::string_view payload_;
+  int run_ = 0;
+  uint64_t used_ = 0;  // pages of that run
+  alignas(64) std::array<std::byte, kPageSize> scratch_;
+};
+
+}  // namespace
+
+size_t FetchRpc::Combine(const std::deque<Call>& waiting) {
+  const Call& first = waiting.front();
+  if (first.alone) return 1;
+  uint64_t pages = first.range.count.raw();
+  size_t n = 1;
+  for (; n < waiting.size(); ++n) {
+    const Call& call = waiting[n];
+    pages += call.range.count.raw();
+    if (call.alone || call.volume_id != first.volume_id || pages > kCombinedPages) break;
+  }
+  return n;
+}
+
+void FetchRpc::Fill(absl::Span<const Call> calls, uint64_t id, Request* request) {
+  request->Clear();
+  request->set_request_id(id);
+  request->set_volume_id(calls.front().volume_id);
+  for (const Call& call : calls) {
+    rpc::PageRun* run = request->add_runs();
+    run->set_first(call.range.first.raw());
+    run->set_count(call.range.count.raw());
+  }
+}
+
+void FetchRpc::Deliver(Received* received, absl::Span<Call> calls, std::vector<Call>* again) {
+  const Response& response = received->message;
+  absl::Status broken = ResponseStatus(response.code(), response.message());
+  BatchReader reader(response.batch());
+  for (size_t i = 0; i < calls.size(); ++i) {
+    Call& call = calls[i];
+    absl::Status status = broken;
+    if (status.ok()) {
+      status = reader.Read(call.range, received);
+      if (status.ok() && i + 1 == calls.size()) status = reader.CheckEnd();
+      // Where one call's pages are not all there, those of the next cannot be found.
+      broken = status;
+    }
+    if (call.done == nullptr) continue;
+    if (status.ok()) {
+      std::move(call.done)(std::span<const FetchedRun>(received->runs));
+    } else if (calls.size() > 1 && !IsRetryable(status)) {
+      call.alone = true;
+      again->push_back(std::move(call));
+    } else {
+      call.End(std::move(status));
+    }
+  }
+}
+
+}  // namespace faultline

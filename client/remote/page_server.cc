@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/remote/page_server.h"
+
+#include <absl/strings/str_cat.h>
+#include <grpcpp/client_context.h>
+
+#include <utility>
+
+#include "client/remote/channel.h"
+#include "client/remote/completion_threads.h"
+#include "client/remote/fetch_rpc.h"
+#include "client/remote/request_lane.h"
+#include "client/remote/rpc_status.h"
+#include "client/remote/write_rpc.h"
+
+namespace faultline {
+namespace {
+
+// Fetches through lanes of the PageServer, which it borrows. Holds no state of its own, so it may
+// be destroyed while fetches are under way.
+class RemotePageSource final : public PageSource {
+ public:
+  RemotePageSource(RequestLane<FetchRpc>* demand, RequestLane<FetchRpc>* bulk,
+                   const rpc::OpenVolumeResponse& volume)
+      : demand_(demand),
+        bulk_(bulk),
+        volume_id_(volume.volume_id()),
+        size_(PageCount::CoveringBytes(volume.size_bytes())),
+        max_fetch_(volume.max_pages_per_request()) {}
+
+  void Fetch(PageRange range, FetchLane lane, absl::Time deadline, FetchDone done) override {
+    RequestLane<FetchRpc>* const through = lane == FetchLane::kDemand ? demand_ : bulk_;
+    through->Submit({volume_id_, range, deadline, std::move(done)});
+  }
+
+  PageCount size() const override { return size_; }
+  PageCount max_fetch() const override { return max_fetch_; }
+
+ private:
+  RequestLane<FetchRpc>* const demand_;
+  RequestLane<FetchRpc>* const bulk_;
+  const uint64_t volume_id_;
+  const PageCount size_;
+  const PageCount max_fetch_;
+};
+
+class GrpcPageServer final : public PageServer {
+ public:
+  explicit GrpcPageServer(const PageServerOptions& options)
+      : address_(options.address),
+        bulk_channel_(NewChannel(address_)),
+        threads_(options.threads),
+        demand_(&threads_, NewChannel(address_), {address_, options.max_requests_in_flight}),
+        bulk_(&threads_, bulk_channel_, {address_, options.max_requests_in_flight}),
+        write_(&threads_, NewChannel(address_), {address_, options.max_requests_in_flight}) {}
+
+  ~GrpcPageServer() override {
+    demand_.Shutdown();
+    bulk_.Shutdown();
+    write_.Shutdown();
+    threads_.Stop();
+  }
+
+  absl::StatusOr<std::shared_ptr<PageSource>> OpenVolume(absl::string_view volume,
+                                                         absl::Time deadline) override {
+    absl::StatusOr<rpc::OpenVolumeResponse> opened =
+        Open(volume, rpc::OpenVolumeRequest::READ, deadline);
+    if (!opened.ok()) return opened.status();
+    return std::make_shared<RemotePageSource>(&demand_, &bulk_, *opened);
+  }
+
+  absl::StatusOr<rpc::OpenVolumeResponse> OpenForWriting(absl::string_view volume,
+                                                         absl::Time deadline) override {
+    return Open(volume, rpc::OpenVolumeRequest::WRITE, deadline);
+  }
+
+  void Write(uint64_t volume_id, uint64_t epoch, rpc::PageBatch batch, absl::Time deadline,
+             absl::AnyInvocable<void(absl::Status)> done) override {
+    WriteRpc::Call call;
+    call.request.set_volume_id(volume_id);
+    call.request.set_epoch(epoch);
+    *call.request.mutable_batch() = std::move(batch);
+    call.deadline = deadline;
+    call.done = std::move(done);
+    write_.Submit(std::move(call));
+  }
+
+ private:
+  absl::StatusOr<rpc::OpenVolumeResponse> Open(absl::string_view volume,
+                                               rpc::OpenVolumeRequest::Access access,
+                                               absl::Time deadline) {
+    rpc::OpenVolumeRequest request;
+    request.set_volume(std::string(volume));
+    request.set_access(access);
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(deadline));
+    context.set_wait_for_ready(true);
+    rpc::OpenVolumeResponse response;
+    const grpc::Status status =
+        rpc::PageService::NewStub(bulk_channel_)->OpenVolume(&context, request, &response);
+    if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
+      return CallError(grpc::Status(grpc::StatusCode::UNAVAILABLE, "no answer by the deadline"),
+                       address_);
+    }
+    if (!status.ok()) return CallError(status, address_);
+    if (response.max_pages_per_request() == 0) {
+      return absl::InternalError(
+          absl::StrCat("page server ", address_, " allows for no page per request"));
+    }
+    return response;
+  }
+
+  // Constant after construction, or with a synchronisation of their own. The threads are stopped
+  // before the lanes are destroyed.
+  const std::string address_;
+  const std::shared_ptr<grpc::Channel> bulk_channel_;
+  CompletionThreads threads_;
+  RequestLane<FetchRpc> demand_;
+  RequestLane<FetchRpc> bulk_;
+  RequestLane<WriteRpc> write_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PageServer>> PageServer::Create(const PageServerOptions& options) {
+  if (absl::Status status = CheckServerAddress(options.address); !status.ok()) return status;
+  if (options.threads < 1 || options.max_requests_in_flight < 1) {
+    return absl::InvalidArgumentError(
+        "a page server connection needs at least one thread and one request in flight");
+  }
+  return std::make_unique<GrpcPageServer>(options);
+}
+
+}  // namespace faultline

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// WriteRpc: what travels on the lane that writes pages.
+#ifndef FAULTLINE_CLIENT_REMOTE_WRITE_RPC_H_
+#define FAULTLINE_CLIENT_REMOTE_WRITE_RPC_H_
+
+#include <absl/functional/any_invocable.h>
+#include <absl/status/status.h>
+#include <absl/time/time.h>
+#include <absl/types/span.h>
+#include <grpcpp/completion_queue.h>
+
+#include <cstddef>
+#include <deque>
+#include <utility>
+#include <vector>
+
+#include "client/remote/rpc_status.h"
+#include "proto/pager.grpc.pb.h"
+
+namespace faultline {
+
+struct WriteRpc {
+  using Request = rpc::WriteRequest;
+  using Response = rpc::WriteResponse;
+
+  struct Call {
+    Request request;
+    absl::Time deadline;
+    absl::AnyInvocable<void(absl::Status)> done;
+
+    void End(absl::Status status) { std::move(done)(std::move(status)); }
+  };
+
+  struct Received {
+    Response message;
+  };
+
+  static auto Start(rpc::PageService::Stub* stub, grpc::ClientContext* context,
+                    grpc::CompletionQueue* queue, void* tag) {
+    return stub->AsyncWrite(context, queue, tag);
+  }
+  static size_t Combine(const std::deque<Call>&) { return 1; }
+  static void Fill(absl::Span<Call> calls, uint64_t id, Request* request) {
+    *request = std::move(calls.front().request);
+    request->set_request_id(id);
+  }
+  static void Deliver(Received* received, absl::Span<Call> calls, std::vector<Call>*) {
+    if (calls.front().done == nullptr) return;
+    calls.front().End(ResponseStatus(received->message.code(), received->message.message()));
+  }
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_REMOTE_WRITE_RPC_H_
