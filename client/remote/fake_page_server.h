@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// FakePageServer: a page server in this process that can do what a real one cannot: hold answers
+// back, damage them, answer out of order, and go away in the middle of a stream.
+#ifndef FAULTLINE_CLIENT_REMOTE_FAKE_PAGE_SERVER_H_
+#define FAULTLINE_CLIENT_REMOTE_FAKE_PAGE_SERVER_H_
+
+#include <absl/strings/str_cat.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "proto/mutex.h"
+#include "proto/page_batch.h"
+#include "proto/pager.grpc.pb.h"
+
+namespace faultline {
+
+// Has one volume, "disk", of id 7. Thread-safe.
+class FakePageServer final : public rpc::PageService::Service {
+ public:
+  static constexpr uint64_t kVolumeId = 7;
+  static constexpr uint64_t kPages = 4096;
+  static constexpr uint32_t kMaxPagesPerRequest = 256;
+
+  // The content of `page`: every fourth is zero, the others are random bytes of their own.
+  static std::string Content(uint64_t page) {
+    std::string bytes(kPageSize, '\0');
+    if (page % 4 == 3) return bytes;
+    std::mt19937_64 random(page);
+    for (size_t i = 0; i < kPageSize; i += 8) {
+      const uint64_t word = random();
+      memcpy(&bytes[i], &word, sizeof word);
+    }
+    return bytes;
+  }
+
+  explicit FakePageServer(std::string address) : address_(std::move(address)) { Start(); }
+  ~FakePageServer() override { Stop(); }
+
+  void Start() {
+    {
+      MutexLock lock(mu_);
+      stopping_ = false;
+    }
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort(address_, grpc::InsecureServerCredentials());
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
+    builder.SetMaxReceiveMessageSize(-1);
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+  }
+
+  // Breaks every stream, and leaves nobody listening.
+  void Stop() {
+    if (server_ == nullptr) return;
+    {
+      MutexLock lock(mu_);
+      stopping_ = true;
+      changed_.SignalAll();
+    }
+    server_->Shutdown(std::chrono::system_clock::now());
+    server_->Wait();
+    server_.reset();
+  }
+
+  // From now on answers are held back, until `count` are; those then go out in reverse order.
+  void AnswerInReverse(size_t count) {
+    MutexLock lock(mu_);
+    reverse_ = count;
+  }
+  // Takes requests and answers none, until Resume().
+  void Stall() {
+    MutexLock lock(mu_);
+    stalled_ = true;
+  }
+  void Resume() {
+    MutexLock lock(mu_);
+    stalled_ = false;
+    changed_.SignalAll();
+  }
+  // Applied to every answer before it is sent; null for none.
+  void Alter(std::function<void(rpc::FetchResponse*)> alter) {
+    MutexLock lock(mu_);
+    alter_ = std::move(alter);
+  }
+  // Returns once `count` fetch requests have come in since the start.
+  void WaitForRequests(size_t count) {
+    MutexLock lock(mu_);
+    while (requests_.size() < count) changed_.Wait(mu_);
+  }
+
+  std::vector<rpc::FetchRequest> requests() {
+    MutexLock lock(mu_);
+    return requests_;
+  }
+  std::map<uint64_t, std::string> written() {  // encoded
+    MutexLock lock(mu_);
+    return written_;
+  }
+
+  grpc::Status OpenVolume(grpc::ServerContext*, const rpc::OpenVolumeRequest* request,
+                          rpc::OpenVolumeResponse* response) override {
+    if (request->volume() != "disk") {
+      return {grpc::StatusCode::NOT_FOUND,
+              absl::StrCat("there is no volume \"", request->volume(), "\"")};
+    }
+    response->set_volume_id(kVolumeId);
+    response->set_size_bytes(kPages * kPageSize - 100);
+    response->set_max_pages_per_request(kMaxPagesPerRequest);
+    if (request->access() == rpc::OpenVolumeRequest::WRITE) {
+      MutexLock lock(mu_);
+      response->set_epoch(++epoch_);
+    }
+    return grpc::Status::OK;
+  }
+
+  using FetchStream = grpc::ServerReaderWriter<rpc::FetchResponse, rpc::FetchRequest>;
+  grpc::Status Fetch(grpc::ServerContext*, FetchStream* stream) override {
+    std::vector<rpc::FetchResponse> held;
+    rpc::FetchRequest request;
+    while (stream->Read(&request)) {
+      std::function<void(rpc::FetchResponse*)> alter;
+      size_t hold = 0;
+      {
+        MutexLock lock(mu_);
+        requests_.push_back(request);
+        changed_.SignalAll();
+        while (stalled_ && !stopping_) changed_.Wait(mu_);
+        if (stopping_) break;
+        alter = alter_;
+        hold = reverse_;
+      }
+      held.push_back(Answer(request));
+      if (alter != nullptr) alter(&held.back());
+      if (held.size() < hold) continue;
+      std::reverse(held.begin(), held.end());
+      for (const rpc::FetchResponse& response : held) stream->Write(response);
+      held.clear();
+    }
+    return grpc::Status::OK;
+  }
+
+  using WriteStream = grpc::ServerReaderWriter<rpc::WriteResponse, rpc::WriteRequest>;
+  grpc::Status Write(grpc::ServerContext*, WriteStream* stream) override {
+    rpc::WriteRequest request;
+    while (stream->Read(&request)) {
+      rpc::WriteResponse response;
+      response.set_request_id(request.request_id());
+      {
+        MutexLock lock(mu_);
+        if (request.epoch() != epoch_) {
+          response.set_code(static_cast<int>(absl::StatusCode::kFailedPrecondition));
+          response.set_message("another writer has opened the volume");
+        } else {
+          Apply(request.batch());
+        }
+      }
+      stream->Write(response);
+    }
+    return grpc::Status::OK;
+  }
+
+ private:
+  static rpc::FetchResponse Answer(const rpc::FetchRequest& request) {
+    rpc::FetchResponse response;
+    response.set_request_id(request.request_id());
+    const absl::StatusOr<PageCount> count =
+        CountPages(request.runs(), PageCount(kPages), PageCount(kMaxPagesPerRequest));
+    if (!count.ok()) {
+      response.set_code(static_cast<int>(count.status().code()));
+      response.set_message(std::string(count.status().message()));
+      return response;
+    }
+    PageBatchBuilder builder(response.mutable_batch());
+    for (const rpc::PageRun& run : request.runs()) {
+      for (uint64_t i = 0; i < run.count(); ++i) {
+        const uint64_t page = run.first() + i;
+        const std::string bytes = Content(page);
+        builder.Encode(PageIndex(page),
+                       PageBytes(reinterpret_cast<const std::byte*>(bytes.data()), kPageSize),
+                       page % 4 == 1 ? Codec::kLz4 : Codec::kRaw);
+      }
+    }
+    return response;
+  }
+
+  void Apply(const rpc::PageBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    ForEachPage(
+        batch,
+        [&](PageIndex page, absl::string_view encoded) {
+          written_[page.raw()] = std::string(encoded);
+          return absl::OkStatus();
+        },
+        [&](PageRange range) {
+          for (PageIndex page = range.first; page < range.end(); ++page) written_.erase(page.raw());
+          return absl::OkStatus();
+        })
+        .IgnoreError();
+  }
+
+  const std::string address_;
+  std::unique_ptr<grpc::Server> server_;
+  Mutex mu_;
+  CondVar changed_;
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  bool stalled_ ABSL_GUARDED_BY(mu_) = false;
+  size_t reverse_ ABSL_GUARDED_BY(mu_) = 1;
+  std::function<void(rpc::FetchResponse*)> alter_ ABSL_GUARDED_BY(mu_);
+  std::vector<rpc::FetchRequest> requests_ ABSL_GUARDED_BY(mu_);
+  std::map<uint64_t, std::string> written_ ABSL_GUARDED_BY(mu_);
+  uint64_t epoch_ ABSL_GUARDED_BY(mu_) = 0;
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_REMOTE_FAKE_PAGE_SERVER_H_
