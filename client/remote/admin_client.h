@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// AdminClient: the control plane of a page server, for the command line. Blocking calls.
+#ifndef FAULTLINE_CLIENT_REMOTE_ADMIN_CLIENT_H_
+#define FAULTLINE_CLIENT_REMOTE_ADMIN_CLIENT_H_
+
+#include <absl/functional/function_ref.h>
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
+#include <absl/time/time.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "proto/admin.pb.h"
+
+namespace faultline {
+
+struct AdminClientOptions {
+  std::string address;  // host:port or unix:path
+  absl::Duration call_timeout = absl::Seconds(30);
+  // A transfer ends when it has not moved for this long: an import's end waits for a disk.
+  absl::Duration stall_timeout = absl::Minutes(5);
+};
+
+// Thread-safe. Errors carry the server's own message; UNAVAILABLE where nobody answers, naming the
+// address and what to check.
+class AdminClient {
+ public:
+  // Puts the next pages into `*batch`, which is empty; false: there are no more.
+  using NextBatch = absl::FunctionRef<absl::StatusOr<bool>(rpc::PageBatch* batch)>;
+  // `size_bytes` is that of the whole volume.
+  using OnBatch = absl::FunctionRef<absl::Status(uint64_t size_bytes, const rpc::PageBatch& batch)>;
+
+  // Does not connect yet. INVALID_ARGUMENT for an address of neither form.
+  static absl::StatusOr<std::unique_ptr<AdminClient>> Create(const AdminClientOptions& options);
+
+  virtual ~AdminClient() = default;
+
+  virtual absl::StatusOr<rpc::Volume> CreateVolume(const rpc::CreateVolumeRequest& request) = 0;
+  virtual absl::StatusOr<std::vector<rpc::Volume>> ListVolumes() = 0;
+  virtual absl::StatusOr<rpc::Volume> StatVolume(absl::string_view name) = 0;
+  virtual absl::StatusOr<rpc::Volume> SnapshotVolume(absl::string_view volume,
+                                                     absl::string_view snapshot) = 0;
+  virtual absl::StatusOr<rpc::Volume> CloneVolume(absl::string_view snapshot,
+                                                  absl::string_view volume) = 0;
+  virtual absl::StatusOr<rpc::Volume> TrimVolume(const rpc::TrimVolumeRequest& request) = 0;
+  virtual absl::Status DeleteVolume(absl::string_view name) = 0;
+  virtual absl::StatusOr<rpc::ServerStatus> GetServerStatus() = 0;
+
+  // Sends what `next` gives, and then commits. Where `next` fails its error is returned, and the
+  // volume stays as it was.
+  virtual absl::StatusOr<rpc::Volume> ImportVolume(const rpc::ImportVolumeRequest::Begin& begin,
+                                                   NextBatch next) = 0;
+  // Hands every batch to `on_batch`, in ascending order; ends at its first error, and returns that.
+  virtual absl::Status ExportVolume(absl::string_view name, OnBatch on_batch) = 0;
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_REMOTE_ADMIN_CLIENT_H_
