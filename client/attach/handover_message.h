@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The JSON texts of the handover protocol: what a peer asks for, and what it is answered.
+//
+// Requests:
+//   [MAPPING, ...]                                   Firecracker's handover; never answered
+//   {"volume":NAME,"mappings":[MAPPING, ...],
+//    "mode":"lazy","register":BOOL}                  a handover; answered with the attachment's id
+//   {"detach":true}                                  ends the attachment made on this connection
+//   {"query":"volume","volume":NAME}                 answered with the volume's size
+//   {"query":"attachments"}                          answered with the state of every attachment
+// MAPPING: {"base_host_virt_addr":N,"size":N,"offset":N,"page_size":N,"memfd":INDEX}, all in bytes.
+// "page_size" may be missing: then "page_size_kib" is taken, which means bytes too, or else 4096.
+// "mode" (default "lazy"), "register" (default false) and "memfd" may be missing. INDEX counts the
+// descriptors that follow the userfaultfd, from 0.
+//
+// In Firecracker's form unknown keys are ignored, since its newer versions add some; in ours they
+// are errors. In both, a key that stands twice is one.
+#ifndef FAULTLINE_CLIENT_ATTACH_HANDOVER_MESSAGE_H_
+#define FAULTLINE_CLIENT_ATTACH_HANDOVER_MESSAGE_H_
+
+#include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "client/attachment.h"
+
+namespace faultline {
+
+// Bounds on what a peer may send.
+inline constexpr size_t kMaxHandoverBytes = size_t{1} << 20;
+inline constexpr size_t kMaxHandoverMappings = 4096;
+// The userfaultfd and the descriptors that follow it.
+inline constexpr size_t kMaxHandoverDescriptors = 16;
+
+struct HandoverRequest {
+  enum class Kind { kFirecracker, kAttach, kDetach, kQueryVolume, kQueryAttachments };
+
+  Kind kind = Kind::kAttach;
+  std::string volume;             // of kAttach and kQueryVolume
+  std::vector<Mapping> mappings;  // of kFirecracker and kAttach; not checked by CheckMappings yet
+  bool register_ranges = false;
+  // How many descriptors follow the userfaultfd: as many as the mappings name. They are not needed
+  // to fill memory with UFFDIO_COPY, which is how this version does it.
+  size_t memfds = 0;
+};
+
+// Whether `text` begins as a handover in Firecracker's form does: its peer takes no answer.
+inline bool IsFirecrackerForm(absl::string_view text) { return !text.empty() && text[0] == '['; }
+
+// INVALID_ARGUMENT, saying what is wrong and where, for anything that is not a request;
+// UNIMPLEMENTED for what the protocol knows and this version does not do.
+absl::StatusOr<HandoverRequest> ParseHandover(absl::string_view text);
+
+// The answers. One line of JSON each, with its line feed.
+std::string AttachedReply(AttachmentId id);
+std::string DetachedReply();
+std::string VolumeReply(uint64_t size_bytes);
+// The fields of AttachmentStats by their names.
+std::string AttachmentsReply(const std::vector<AttachmentStats>& attachments);
+std::string ErrorReply(absl::string_view message);
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_ATTACH_HANDOVER_MESSAGE_H_

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/attach/handover_message.h"
+
+#include <absl/strings/str_cat.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "client/attach/json_text_splitter.h"
+
+namespace faultline {
+namespace {
+
+using Kind = HandoverRequest::Kind;
+
+// One mapping that is right, with `more` keys.
+std::string MappingText(absl::string_view more = "") {
+  return absl::StrCat(R"({"base_host_virt_addr":4096,"size":8192,"offset":12288)", more, "}");
+}
+
+std::string Ours(absl::string_view more = "") {
+  return absl::StrCat(R"({"volume":"vm","mappings":[)", MappingText(), "]", more, "}");
+}
+
+struct Refused {
+  std::string name;
+  std::string text;
+  std::string message;  // that the error contains
+};
+
+void PrintTo(const Refused& refused, std::ostream* out) { *out << refused.name; }
+
+class HandoverMessageRefuses : public testing::TestWithParam<Refused> {};
+
+TEST_P(HandoverMessageRefuses, SayingWhatIsWrong) {
+  absl::StatusOr<HandoverRequest> request = ParseHandover(GetParam().text);
+  ASSERT_FALSE(request.ok());
+  EXPECT_NE(request.status().message().find(GetParam().message), absl::string_view::npos)
+      << request.status().message();
+  // A message goes into one line of the log, whatever the peer sent.
+  EXPECT_LT(request.status().message().size(), 400u);
+  EXPECT_EQ(request.status().message().find('\n'), absl::string_view::npos);
+}
+
+std::string Repeated(absl::string_view text, size_t count) {
+  std::string all;
+  for (size_t i = 0; i < count; ++i) absl::StrAppend(&all, text);
+  return all;
+}
+
+std::vector<Refused> RefusedTexts() {
+  const std::string m = MappingText();
+  const std::string big = "18446744073709551616";  // 2^64
+  const auto with_size = [](absl::string_view size) {
+    return absl::StrCat(R"([{"base_host_virt_addr":4096,"offset":0,"size":)", size, "}]");
+  };
+  const auto query = [](absl::string_view rest) { return absl::StrCat(R"({"query":)", rest, "}"); };
+  const auto named = [&](absl::string_view name) {
+    return absl::StrCat(R"({"volume":)", name, R"(,"mappings":[)", m, "]}");
+  };
+  return {
+      {"Nothing", "", "not JSON: parse error at line 1, column 1"},
+      {"Word", "null", "null is neither an object nor an array"},
+      {"TruncatedArray", "[" + m, "not JSON"},
+      {"WrongBracket", "[" + m + "}", "not JSON"},
+      {"TwoTexts", "[" + m + "] []", "not JSON"},
+      {"InvalidUtf8", "{\"volume\":\"\xff\"}", "not JSON"},
+      {"LineFeedInString", "{\"volume\":\"a\nb\"}", "not JSON"},
+      {"TooDeep", Repeated("[", 100) + Repeated("]", 100), "nested deeper than 16 levels"},
+      {"TooLong", Ours() + std::string(kMaxHandoverBytes, ' '), "a text may have 1048576"},
+      {"KeyTwice", R"([{"size":1,"size":2}])", R"(the key "size" stands twice)"},
+      {"KeyTwiceInOurForm", R"({"volume":"a","volume":"b"})", R"(the key "volume" stands twice)"},
+      {"NoMappings", "[]", "no mappings"},
+      {"NoMappingsInOurForm", R"({"volume":"vm","mappings":[]})", "no mappings"},
+      {"MappingsMissing", R"({"volume":"vm"})", R"("mappings" is missing)"},
+      {"MappingsNoArray", R"({"volume":"vm","mappings":{}})", R"("mappings" is {}, not an array)"},
+      {"MappingNoObject", "[" + m + ",7]", "mapping 1: 7 is not an object"},
+      {"TooManyMappings", "[" + Repeated(m + ",", 4096) + m + "]", "4097 mappings; at most 4096"},
+      {"AddressMissing", R"([{"size":4096,"offset":0}])",
+       R"(mapping 0: "base_host_virt_addr" is missing)"},
+      {"SizeMissing", R"([{"base_host_virt_addr":0,"offset":0}])", R"("size" is missing)"},
+      {"OffsetMissing", R"([{"base_host_virt_addr":0,"size":4096}])", R"("offset" is missing)"},
+      {"SizeNegative", with_size("-4096"), R"("size" is -4096, not a whole number from 0)"},
+      {"SizeFraction", with_size("4096.0"), R"("size" is 4096.0, not a whole number)"},
+      {"SizeExponent", with_size("1e3"), "not a whole number"},
+      {"SizeString", with_size("\"4096\""), R"("size" is "4096", not a whole number)"},
+      {"SizeNull", with_size("null"), R"("size" is null, not a whole number)"},
+      {"SizeBeyond64Bits", with_size(big), "not a whole number from 0 to 2^64-1"},
+      {"SizeInfinite", with_size("1e999"), "not JSON"},
+      {"HugePages", "[" + MappingText(R"(,"page_size":2097152)") + "]",
+       R"("page_size" is 2097152 bytes; this agent serves pages of 4096 bytes only)"},
+      {"HugePagesInOldForm", "[" + MappingText(R"(,"page_size_kib":2097152)") + "]",
+       R"("page_size_kib" is 2097152 bytes)"},
+      {"PageSizeInKib", "[" + MappingText(R"(,"page_size_kib":4)") + "]",
+       R"("page_size_kib" is 4 bytes)"},
+      {"PageSizeZero", "[" + MappingText(R"(,"page_size":0)") + "]", R"("page_size" is 0 bytes)"},
+      {"PageSizeFraction", "[" + MappingText(R"(,"page_size":0.5)") + "]",
+       R"("page_size" is 0.5, not a whole number)"},
+      {"VolumeMissing", R"({"mappings":[]})", R"("volume" is missing)"},
+      {"VolumeNumber", named("7"), R"("volume" is 7, not the name of a volume)"},
+      {"VolumeEmpty", named(R"("")"), "no volume can be named \"\": a name has 1 to 128 bytes"},
+      {"VolumeWithSlash", named(R"("a/b")"), "no volume can be named \"a/b\""},
+      {"VolumeWithNul", named(R"("a\u0000b")"), "no volume can be named \"a\\u0000b\""},
+      {"VolumeWithSpace", named(R"("a b")"), "neither \"/\" nor white space"},
+      {"VolumeName10kB", named("\"" + std::string(10'000, 'v') + "\""),
+       "... (10002 bytes): a name has 1 to 128 bytes"},
+      {"UnknownKey", Ours(R"(,"prefetch":true)"), R"(unknown key "prefetch")"},
+      {"UnknownKeyInMapping",
+       R"({"volume":"vm","mappings":[)" + MappingText(R"(,"gpa_start":0)") + "]}",
+       R"(mapping 0: unknown key "gpa_start")"},
+      {"ModeFar", Ours(R"(,"mode":"far")"), "this agent serves lazy mappings only"},
+      {"ModeUnknown", Ours(R"(,"mode":"eager")"), R"("mode" is "eager", not "lazy" or "far")"},
+      {"RegisterNumber", Ours(R"(,"register":1)"), R"("register" is 1, not true or false)"},
+      {"MemfdTooLarge", R"({"volume":"vm","mappings":[)" + MappingText(R"(,"memfd":15)") + "]}",
+       R"("memfd" is 15; at most 15 descriptors may follow)"},
+      {"MemfdNegative", R"({"volume":"vm","mappings":[)" + MappingText(R"(,"memfd":-1)") + "]}",
+       R"("memfd" is -1, not a whole number)"},
+      {"MemfdGap", R"({"volume":"vm","mappings":[)" + MappingText(R"(,"memfd":1)") + "]}",
+       R"(no mapping has "memfd":0, but one has 1)"},
+      {"DetachFalse", R"({"detach":false})", R"("detach" is false, not true)"},
+      {"DetachAndMore", R"({"detach":true,"volume":"vm"})", R"(unknown key "volume")"},
+      {"QueryUnknown", query("\"pages\""), R"("query" is "pages", not "attachments" or "volume")"},
+      {"QueryAttachmentsAndMore", query(R"("attachments","volume":"vm")"),
+       R"(unknown key "volume")"},
+      {"QueryVolumeWithoutName", query("\"volume\""), R"("volume" is missing)"},
+      {"QueryVolumeBadName", query(R"("volume","volume":"../x")"), "no volume can be named"},
+  };
+}
+
+INSTANTIATE_TEST_SUITE_P(Texts, HandoverMessageRefuses, testing::ValuesIn(RefusedTexts()),
+                         [](const auto& refused) { return refused.param.name; });
+
+TEST(HandoverMessage, FirecrackerFormsOfAllVersionsAreUnderstood) {
+  for (const std::string more : {"", R"(,"page_size_kib":4096)", R"(,"page_size":4096)",
+                                 R"(,"page_size":4096,"page_size_kib":4096)"}) {
+    absl::StatusOr<HandoverRequest> request =
+        ParseHandover(absl::StrCat("[", MappingText(more), "]"));
+    ASSERT_TRUE(request.ok()) << request.status();
+    EXPECT_EQ(request->kind, Kind::kFirecracker);
+    ASSERT_EQ(request->mappings.size(), 1u);
+    EXPECT_EQ(request->mappings[0].address, 4096u);
+    EXPECT_EQ(request->mappings[0].size, 8192u);
+    EXPECT_EQ(request->mappings[0].offset, 12288u);
+    EXPECT_FALSE(request->register_ranges);
+  }
+}
+
+TEST(HandoverMessage, FirecrackerFormMayHaveFieldsOfVersionsToCome) {
+  absl::StatusOr<HandoverRequest> request = ParseHandover(absl::StrCat(
+      "[", MappingText(R"(,"gpa_start":0,"is_guest_memfd":false,"x":{"y":[1.5,null]})"), "]"));
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->mappings.size(), 1u);
+}
+
+// page_size_kib is wrong in versions that send both; the newer key decides.
+TEST(HandoverMessage, PageSizeGoesBeforePageSizeKib) {
+  EXPECT_TRUE(
+      ParseHandover("[" + MappingText(R"(,"page_size":4096,"page_size_kib":4)") + "]").ok());
+}
+
+TEST(HandoverMessage, OurFormKeepsWhatItSays) {
+  absl::StatusOr<HandoverRequest> request = ParseHandover(absl::StrCat(
+      R"( {"volume":"vm-1.mem","mode":"lazy","register":true,"mappings":[)",
+      MappingText(R"(,"memfd":1)"), ",", MappingText(R"(,"memfd":0)"), ",", MappingText(), "]} "));
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->kind, Kind::kAttach);
+  EXPECT_EQ(request->volume, "vm-1.mem");
+  EXPECT_TRUE(request->register_ranges);
+  EXPECT_EQ(request->mappings.size(), 3u);
+  EXPECT_EQ(request->memfds, 2u);
+}
+
+TEST(HandoverMessage, LargestNumbersAreKept) {
+  absl::StatusOr<HandoverRequest> request = ParseHandover(
+      R"([{"base_host_virt_addr":18446744073709551615,"size":0,"offset":9223372036854775808}])");
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->mappings[0].address, UINT64_MAX);
+  EXPECT_EQ(request->mappings[0].size, 0u);
+  EXPECT_EQ(request->mappings[0].offset, uint64_t{1} << 63);
+}
+
+TEST(HandoverMessage, OtherRequestsAreTold) {
+  EXPECT_EQ(ParseHandover(R"({"detach":true})")->kind, Kind::kDetach);
+  EXPECT_EQ(ParseHandover(R"({"query":"attachments"})")->kind, Kind::kQueryAttachments);
+  absl::StatusOr<HandoverRequest> volume = ParseHandover(R"({"query":"volume","volume":"vm"})");
+  ASSERT_TRUE(volume.ok()) << volume.status();
+  EXPECT_EQ(volume->kind, Kind::kQueryVolume);
+  EXPECT_EQ(volume->volume, "vm");
+}
+
+TEST(HandoverMessage, RepliesAreLinesOfJson) {
+  EXPECT_EQ(AttachedReply(7), "{\"attachment\":7,\"status\":\"ok\"}\n");
+  EXPECT_EQ(DetachedReply(), "{\"status\":\"ok\"}\n");
+  EXPECT_EQ(VolumeReply(8192), "{\"size\":8192,\"status\":\"ok\"}\n");
+  // Whatever bytes a message holds, the answer is JSON.
+  EXPECT_EQ(ErrorReply("bad \"\xff\n"),
+            "{\"message\":\"bad \\\"\\ufffd\\n\",\"status\":\"error\"}\n");
+  EXPECT_EQ(AttachmentsReply({}), "{\"attachments\":[],\"status\":\"ok\"}\n");
+}
+
+TEST(HandoverMessage, AttachmentsReplyNamesEveryField) {
+  AttachmentStats stats;
+  stats.id = 3;
+  stats.pid = 42;
+  stats.volume = "vm";
+  stats.tracked_pages = 100;
+  stats.fault_p99_us = 12.5;
+  const nlohmann::json reply = nlohmann::json::parse(AttachmentsReply({stats}));
+  const nlohmann::json& one = reply["attachments"][0];
+  EXPECT_EQ(one["id"], 3);
+  EXPECT_EQ(one["pid"], 42);
+  EXPECT_EQ(one["volume"], "vm");
+  EXPECT_EQ(one["tracked_pages"], 100);
+  EXPECT_EQ(one["fault_p99_us"], 12.5);
+  EXPECT_EQ(one.size(), 24u);
+}
+
+TEST(JsonTextSplitter, FindsTextsWhereverTheStreamIsCut) {
+  const std::string first = R"({"a":"]}\"\\","b":[{},[1]]})";
+  const std::string second = R"([{"x":"\\\"{"}])";
+  const std::string stream = absl::StrCat(" ", first, second, "\n", first);
+  for (size_t cut = 0; cut <= stream.size(); ++cut) {
+    JsonTextSplitter splitter(1000);
+    std::vector<std::string> texts;
+    for (const std::string& part : {stream.substr(0, cut), stream.substr(cut)}) {
+      splitter.Append(part.data(), part.size());
+      std::string text;
+      while (splitter.Next(&text) == JsonTextSplitter::Result::kText) texts.push_back(text);
+    }
+    EXPECT_EQ(texts, (std::vector<std::string>{first, second, first})) << "cut at " << cut;
+    EXPECT_EQ(splitter.begun(), 0);
+  }
+}
+
+TEST(JsonTextSplitter, TellsOfATextThatHasBegun) {
+  JsonTextSplitter splitter(1000);
+  std::string text;
+  splitter.Append("\n[1,", 4);
+  EXPECT_EQ(splitter.Next(&text), JsonTextSplitter::Result::kNeedMore);
+  EXPECT_EQ(splitter.begun(), '[');
+  EXPECT_EQ(splitter.begun_bytes(), 3u);
+}
+
+TEST(JsonTextSplitter, WhatIsNoObjectOrArrayEndsTheStream) {
+  for (const std::string bad : {"x", "\"[]\"", "1", "]", "}", ","}) {
+    JsonTextSplitter splitter(1000);
+    const std::string stream = "{} " + bad;
+    splitter.Append(stream.data(), stream.size());
+    std::string text;
+    EXPECT_EQ(splitter.Next(&text), JsonTextSplitter::Result::kText);
+    EXPECT_EQ(splitter.Next(&text), JsonTextSplitter::Result::kNotJson) << bad;
+  }
+}
+
+TEST(JsonTextSplitter, BoundsOneTextAndNotTheStream) {
+  JsonTextSplitter splitter(4);
+  std::string text;
+  for (int i = 0; i < 3; ++i) {
+    splitter.Append("[12]", 4);
+    EXPECT_EQ(splitter.Next(&text), JsonTextSplitter::Result::kText);
+    EXPECT_EQ(text, "[12]");
+  }
+  splitter.Append("[123]", 5);
+  EXPECT_EQ(splitter.Next(&text), JsonTextSplitter::Result::kTooLong);
+}
+
+}  // namespace
+}  // namespace faultline

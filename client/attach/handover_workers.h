@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// HandoverWorkers: the threads that carry out what peers ask for, as far as it may block: opening a
+// volume on a server that may be down, and the calls of the Pager.
+#ifndef FAULTLINE_CLIENT_ATTACH_HANDOVER_WORKERS_H_
+#define FAULTLINE_CLIENT_ATTACH_HANDOVER_WORKERS_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/time/time.h>
+
+#include <chrono>
+#include <functional>
+#include <list>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "client/attach/handover_message.h"
+#include "client/attach/peer_process.h"
+#include "client/pager.h"
+#include "proto/mutex.h"
+
+namespace faultline {
+
+// Ends a peer whose handover failed for good. A seam for tests.
+using EndPeer = std::function<absl::Status(const PeerProcess&)>;
+
+struct HandoverWorkersOptions {
+  std::string volume;  // of peers that speak Firecracker's form; empty: there can be none
+  AttachmentOptions attachment;
+  // Handovers that are tried at the same moment may exceed it by `threads` - 1.
+  size_t max_attachments = 1024;
+  int threads = 4;
+  // How long a peer that takes an answer waits for its volume to be opened. One that does not waits
+  // for the fault deadline, or under FaultPolicy::kWait for ever.
+  absl::Duration open_timeout = absl::Seconds(10);
+  // Bounds one try, and so what others wait for a thread, and how long Stop() takes.
+  absl::Duration try_timeout = absl::Seconds(2);
+  absl::Duration first_backoff = absl::Milliseconds(100);  // doubled after each try
+  absl::Duration max_backoff = absl::Seconds(2);
+  EndPeer end_peer = KillPeer;
+};
+
+struct HandoverJob {
+  uint64_t connection = 0;  // told back with the outcome
+  HandoverRequest request;
+  PeerProcess peer;
+  UniqueFd uffd;                                // of a handover
+  std::optional<AttachmentId> attachment;       // that `connection` has; what kDetach ends
+  std::chrono::steady_clock::time_point begin;  // set by Submit
+  std::chrono::steady_clock::time_point due;    // of the next try; set by Submit
+  absl::Duration backoff;                       // before the try after it; set by Submit
+};
+
+struct HandoverOutcome {
+  uint64_t connection = 0;
+  std::string reply;  // empty for Firecracker's form
+  std::optional<AttachmentId> attached;
+  bool detached = false;
+};
+
+// Thread-safe, but for Stop().
+class HandoverWorkers {
+ public:
+  using Done = std::function<void(HandoverOutcome)>;
+
+  // `pager` must outlive this. `done` is called once for each job, on one of the threads or within
+  // Submit() or Stop().
+  HandoverWorkers(HandoverWorkersOptions options, Pager* pager, OpenSource open_source, Done done);
+  ~HandoverWorkers();  // Stop()
+
+  void Submit(HandoverJob job);
+
+  // Lets what runs end, and what waits fail. After it nothing here calls the Pager. Idempotent.
+  void Stop();
+
+  // Gives up a handover in Firecracker's form for `reason`. Its peer takes no answer, and all of
+  // its memory is registered: left alone, its threads would hang on the first page that they touch.
+  // So it is killed, unless the fault policy is to wait; the log says both the reason and the deed.
+  void GiveUp(const PeerProcess& peer, const absl::Status& reason) const;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void Run();
+  // The job that is due first, when it is; nothing once stopped.
+  std::optional<HandoverJob> Take();
+  // Returns the outcome, or nothing when the job has been queued for another try.
+  std::optional<HandoverOutcome> Work(HandoverJob& job);
+  std::optional<HandoverOutcome> Handover(HandoverJob& job);
+  absl::StatusOr<AttachmentId> Attach(HandoverJob& job, std::shared_ptr<PageSource> source);
+  HandoverOutcome Fail(const HandoverJob& job, const absl::Status& status) const;
+  void Requeue(HandoverJob job);
+  absl::Duration TimeLeft(const HandoverJob& job) const;
+  absl::string_view VolumeOf(const HandoverJob& job) const;
+  bool MayRetry(const HandoverJob& job, const absl::Status& status) const;
+
+  const HandoverWorkersOptions options_;
+  Pager* const pager_;
+  const OpenSource open_source_;
+  const Done done_;
+  std::vector<std::thread> threads_;  // joined by Stop()
+
+  Mutex mu_;
+  CondVar changed_;
+  // Bounded by the connections, which have one job each at most.
+  std::list<HandoverJob> jobs_ ABSL_GUARDED_BY(mu_);
+  bool stopped_ ABSL_GUARDED_BY(mu_) = false;
+  size_t attaching_ ABSL_GUARDED_BY(mu_) = 0;
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_ATTACH_HANDOVER_WORKERS_H_
