@@ -28,6 +28,7 @@ struct Mapping {
   uint64_t address = 0;
   uint64_t size = 0;
   uint64_t offset = 0;
+  bool shared = false;  // shared memory (shmem, memfd), not private anonymous memory
 };
 
 // INVALID_ARGUMENT, naming the mapping and what is wrong with it, unless there is at least one, all

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/event_loop.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <utility>
+
+namespace faultline {
+
+absl::StatusOr<std::unique_ptr<EventLoop>> EventLoop::Create(const std::string& thread_name) {
+  UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll) return absl::ErrnoToStatus(errno, "epoll_create1");
+  UniqueFd wakeup(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wakeup) return absl::ErrnoToStatus(errno, "eventfd");
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = 0;
+  if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, wakeup.get(), &event) != 0) {
+    return absl::ErrnoToStatus(errno, "epoll_ctl");
+  }
+  std::unique_ptr<EventLoop> loop(new EventLoop(std::move(epoll), std::move(wakeup)));
+  EventLoop* const raw = loop.get();
+  loop->thread_ = std::thread([raw, thread_name] {
+    pthread_setname_np(pthread_self(), thread_name.substr(0, 15).c_str());
+    raw->Run();
+  });
+  return loop;
+}
+
+EventLoop::EventLoop(UniqueFd epoll, UniqueFd wakeup)
+    : epoll_(std::move(epoll)), wakeup_(std::move(wakeup)) {}
+
+EventLoop::~EventLoop() {
+  const uint64_t one = 1;
+  static_cast<void>(write(wakeup_.get(), &one, sizeof one));
+  thread_.join();
+}
+
+absl::Status EventLoop::Add(int fd, Handler handler) {
+  MutexLock lock(mu_);
+  const uint64_t token = next_token_++;
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = token;
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+    return absl::ErrnoToStatus(errno, "epoll_ctl");
+  }
+  tokens_[fd] = token;
+  handlers_[token] = std::make_shared<Handler>(std::move(handler));
+  return absl::OkStatus();
+}
+
+void EventLoop::Remove(int fd) {
+  std::shared_ptr<Handler> handler;  // dies after the lock is released: it may own anything
+  MutexLock lock(mu_);
+  const auto token = tokens_.find(fd);
+  if (token == tokens_.end()) return;
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+  auto node = handlers_.extract(token->second);
+  if (!node.empty()) handler = std::move(node.mapped());
+  tokens_.erase(token);
+}
+
+void EventLoop::Dispatch(uint64_t token) {
+  std::shared_ptr<Handler> handler;
+  {
+    MutexLock lock(mu_);
+    const auto found = handlers_.find(token);
+    if (found == handlers_.end()) return;  // removed since epoll_wait
+    handler = found->second;
+  }
+  (*handler)();
+}
+
+void EventLoop::Run() {
+  std::array<epoll_event, 16> events;
+  for (;;) {
+    const int n = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
+    for (int i = 0; i < n; ++i) {
+      const uint64_t token = events[static_cast<size_t>(i)].data.u64;
+      if (token == 0) return;
+      Dispatch(token);
+    }
+  }
+}
+
+}  // namespace faultline

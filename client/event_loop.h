@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef FAULTLINE_CLIENT_EVENT_LOOP_H_
+#define FAULTLINE_CLIENT_EVENT_LOOP_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <unordered_map>
+
+#include "client/unique_fd.h"
+#include "proto/mutex.h"
+
+namespace faultline {
+
+// One thread that waits for descriptors to become readable and calls their handlers, one at a time.
+// Thread-safe.
+class EventLoop {
+ public:
+  using Handler = std::function<void()>;
+
+  static absl::StatusOr<std::unique_ptr<EventLoop>> Create(const std::string& thread_name);
+  // No handler runs afterwards.
+  ~EventLoop();
+  EventLoop(const EventLoop&) = delete;
+  EventLoop& operator=(const EventLoop&) = delete;
+
+  // Calls `handler` whenever `fd` is readable, or in error. `fd` must stay open until it is
+  // removed. The loop keeps a copy of the handler, and what it owns, until the call under way has
+  // returned.
+  absl::Status Add(int fd, Handler handler);
+  // `handler` is not called again, but a call that is under way on the loop's thread may go on.
+  void Remove(int fd);
+
+ private:
+  EventLoop(UniqueFd epoll, UniqueFd wakeup);
+  void Run();
+  void Dispatch(uint64_t token);
+
+  const UniqueFd epoll_;
+  const UniqueFd wakeup_;  // eventfd: readable once the loop is to stop
+  Mutex mu_;
+  uint64_t next_token_ ABSL_GUARDED_BY(mu_) = 1;  // 0 is the wakeup
+  std::unordered_map<int, uint64_t> tokens_ ABSL_GUARDED_BY(mu_);
+  std::unordered_map<uint64_t, std::shared_ptr<Handler>> handlers_ ABSL_GUARDED_BY(mu_);
+  std::thread thread_;
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_EVENT_LOOP_H_

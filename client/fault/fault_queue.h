@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef FAULTLINE_CLIENT_FAULT_FAULT_QUEUE_H_
+#define FAULTLINE_CLIENT_FAULT_FAULT_QUEUE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <optional>
+
+#include "client/timers.h"
+#include "proto/mutex.h"
+#include "proto/page.h"
+
+namespace faultline {
+
+// The pages that some thread of the target waits for: one entry for each, however many threads
+// wait. Bounded by the threads of the target, each of which waits for one page.
+//
+// An entry is taken out *before* the ioctl that fills its page. A fault that is read after that
+// makes a new entry and is fetched again, which is wasted at worst (EEXIST). Were it taken out
+// afterwards, a fault for a page that was filled, discarded and touched again in between would join
+// an entry that nobody looks at any more, and its thread would wait for ever.
+//
+// Thread-safe.
+class FaultQueue {
+ public:
+  // Notes a fault for `page`; true if it is the first, so that someone has to fetch it.
+  bool Join(PageIndex page, SteadyClock::time_point now) {
+    MutexLock lock(mu_);
+    const bool first = since_.try_emplace(page, now).second;
+    if (first) size_.store(since_.size(), std::memory_order_relaxed);
+    return first;
+  }
+
+  // Takes out the entries of `pages`; returns since when the oldest of them waits, if there is one.
+  std::optional<SteadyClock::time_point> Take(PageRange pages) {
+    if (size() == 0) return std::nullopt;
+    MutexLock lock(mu_);
+    std::optional<SteadyClock::time_point> oldest;
+    auto it = since_.lower_bound(pages.first);
+    while (it != since_.end() && it->first < pages.end()) {
+      if (!oldest || it->second < *oldest) oldest = it->second;
+      it = since_.erase(it);
+    }
+    size_.store(since_.size(), std::memory_order_relaxed);
+    return oldest;
+  }
+
+  // Puts back what Take() has returned, because the fill has to be tried again.
+  void PutBack(PageIndex page, SteadyClock::time_point since) { Join(page, since); }
+
+  size_t size() const { return size_.load(std::memory_order_relaxed); }
+
+ private:
+  Mutex mu_;
+  std::map<PageIndex, SteadyClock::time_point> since_ ABSL_GUARDED_BY(mu_);
+  std::atomic<size_t> size_ = 0;  // of since_, to be read without the lock
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_FAULT_FAULT_QUEUE_H_

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/fault/fault_reader.h"
+
+#include <errno.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+#include <thread>
+
+#include "client/fault/fault_testing.h"
+#include "client/source/faulty_page_source.h"
+#include "client/source/memory_page_source.h"
+
+namespace faultline {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+constexpr uint64_t kBase = 0x100000;
+constexpr uint64_t P = kPageSize;
+
+std::vector<UffdEvent> Faults(std::initializer_list<uint64_t> pages) {
+  std::vector<UffdEvent> events;
+  for (uint64_t page : pages) events.emplace_back(FaultEvent{kBase + page * P});
+  return events;
+}
+
+class FaultReaderTest : public testing::Test {
+ protected:
+  ~FaultReaderTest() override { fetcher_->Stop(); }
+
+  void Drain() { ASSERT_TRUE(reader_.Drain().ok()); }
+  std::string PageAt(uint64_t address) { return kernel_->PageAt(address); }
+
+  FakeMemory fake_{{{kBase, 100 * P, 0}}};
+  std::shared_ptr<PagedMemory> memory_ = fake_.memory;
+  FakeUffd* kernel_ = fake_.kernel;
+  std::shared_ptr<FaultyPageSource> source_ = std::make_shared<FaultyPageSource>(
+      std::make_shared<MemoryPageSource>(TestVolume(100)), /*seed=*/1);
+  FakeTimers timers_;
+  FakeTarget target_;
+  std::shared_ptr<Fetcher> fetcher_ = std::make_shared<Fetcher>(
+      memory_, source_, &timers_, &target_, AttachmentOptions(), FetchLimits());
+  FaultReader reader_{memory_.get(), fetcher_, &target_};
+};
+
+TEST_F(FaultReaderTest, EachFaultIsServedWithItsPage) {
+  kernel_->QueueEvents(Faults({5, 50}));
+  kernel_->QueueEvents(Faults({7}));
+  Drain();
+  EXPECT_EQ(PageAt(kBase + 5 * P), TestPage(5));
+  EXPECT_EQ(PageAt(kBase + 50 * P), TestPage(50));
+  EXPECT_EQ(PageAt(kBase + 7 * P), TestPage(7));
+  EXPECT_EQ(memory_->counters.faults, 3u);
+}
+
+TEST_F(FaultReaderTest, NeighboursAreFetchedTogetherAndDuplicatesOnce) {
+  kernel_->QueueEvents(Faults({8, 5, 6, 5, 7, 20}));
+  Drain();
+  EXPECT_THAT(source_->fetched(), ElementsAre(PageRange{PageIndex(5), PageCount(4)},
+                                              PageRange{PageIndex(20), PageCount(1)}));
+  EXPECT_EQ(memory_->counters.joined_faults, 1u);
+}
+
+TEST_F(FaultReaderTest, AFaultForAPageThatIsOnItsWayIsNotFetchedAgain) {
+  source_->Hold();
+  kernel_->QueueEvents(Faults({5}));
+  Drain();
+  kernel_->QueueEvents(Faults({5}));
+  Drain();
+  EXPECT_EQ(source_->pending(), 1u);
+  source_->Release();
+  EXPECT_EQ(PageAt(kBase + 5 * P), TestPage(5));
+}
+
+TEST_F(FaultReaderTest, AFaultForAPageThatIsThereEndsInAnIoctlAndAWake) {
+  kernel_->QueueEvents(Faults({5}));
+  Drain();
+  kernel_->QueueEvents(Faults({5}));  // the message of a second thread, read after the fill
+  Drain();
+  EXPECT_TRUE(kernel_->WasWoken(kBase + 5 * P));
+  EXPECT_EQ(PageAt(kBase + 5 * P), TestPage(5));
+}
+
+TEST_F(FaultReaderTest, TheMapChangingLockIsHeldAcrossRead) {
+  // While the reader is inside read(), a fill must wait; it sees the map after the event.
+  kernel_->AddRegistered({0x900000, 100 * P});
+  std::promise<void> started;
+  std::thread fill;
+  kernel_->OnRead([&] {
+    fill = std::thread([&] {
+      started.set_value();
+      Filler(memory_.get()).Fill(PageRange::Single(PageIndex(3)), AsBytes(TestVolume(4)) + 3 * P);
+    });
+    started.get_future().wait();
+  });
+  kernel_->QueueEvents([] {
+    std::vector<UffdEvent> events;
+    events.emplace_back(RemapEvent{kBase, 0x900000, 100 * P});
+    return events;
+  }());
+  Drain();
+  fill.join();
+  EXPECT_EQ(PageAt(kBase + 3 * P), "");
+  EXPECT_EQ(PageAt(0x900000 + 3 * P), TestPage(3));
+}
+
+TEST_F(FaultReaderTest, AFaultIsResolvedAgainstTheMapAfterTheEventsOfItsBatch) {
+  // The kernel returns a fault at the new address before the remap that explains it.
+  kernel_->AddRegistered({0x900000, 100 * P});
+  std::vector<UffdEvent> events;
+  events.emplace_back(FaultEvent{0x900000 + 2 * P});
+  events.emplace_back(RemapEvent{kBase, 0x900000, 100 * P});
+  kernel_->QueueEvents(std::move(events));
+  Drain();
+  EXPECT_EQ(PageAt(0x900000 + 2 * P), TestPage(2));
+  EXPECT_TRUE(kernel_->WasWoken(kBase + 2 * P));
+}
+
+TEST_F(FaultReaderTest, AFaultAfterADiscardReadsZerosAndIsNotFetched) {
+  std::vector<UffdEvent> events;
+  events.emplace_back(RemoveEvent{{kBase + 4 * P, 2 * P}});
+  kernel_->QueueEvents(std::move(events));
+  kernel_->QueueEvents(Faults({4, 6}));
+  Drain();
+  EXPECT_EQ(PageAt(kBase + 4 * P), std::string(P, '\0'));
+  EXPECT_EQ(PageAt(kBase + 6 * P), TestPage(6));
+  EXPECT_THAT(source_->fetched(), ElementsAre(PageRange::Single(PageIndex(6))));
+}
+
+TEST_F(FaultReaderTest, UnmapWakesWhoWaitsThere) {
+  source_->Hold();
+  kernel_->QueueEvents(Faults({4}));
+  Drain();
+  std::vector<UffdEvent> events;
+  events.emplace_back(UnmapEvent{{kBase, 10 * P}});
+  kernel_->QueueEvents(std::move(events));
+  Drain();
+  EXPECT_TRUE(kernel_->WasWoken(kBase + 4 * P));
+  source_->Release();
+  EXPECT_EQ(PageAt(kBase + 4 * P), "");
+}
+
+TEST_F(FaultReaderTest, AFaultOutsideAllMappingsGetsSigbusNotZeros) {
+  kernel_->AddRegistered({0x700000, P});
+  std::vector<UffdEvent> events;
+  events.emplace_back(FaultEvent{0x700000});
+  kernel_->QueueEvents(std::move(events));
+  Drain();
+  EXPECT_EQ(PageAt(0x700000), FakeUffd::kPoisoned);
+  EXPECT_EQ(memory_->counters.unknown_faults, 1u);
+}
+
+TEST_F(FaultReaderTest, AFaultOutsideAllMappingsKillsWhereTheKernelCannotPoison) {
+  kernel_->QueueResult({EINVAL, 0});
+  std::vector<UffdEvent> events;
+  events.emplace_back(FaultEvent{0x700000});
+  kernel_->QueueEvents(std::move(events));
+  Drain();
+  ASSERT_EQ(target_.kills.size(), 1u);
+  EXPECT_THAT(target_.kills[0], HasSubstr("0x700000"));
+}
+
+}  // namespace
+}  // namespace faultline

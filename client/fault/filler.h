@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Filler: puts bytes into the target's memory, and is the only place that knows what the errors of
+// the fill ioctls mean:
+//
+//   EAGAIN, some progress   go on behind it; the true error shows itself there
+//   EAGAIN, no progress     an event is unread, or its writer has not run: try again later
+//   EEXIST                  the page is there already: wake who waits for it, never write again
+//   ENOENT                  not registered, or the run crosses a VMA's end: go on page by page;
+//                           a single page has been unmapped: drop it, wake who waits for it
+//   EFAULT                  beyond the end of shared memory: wake, the kernel gives SIGBUS
+//   ENOMEM, ENOSPC          the target's cgroup or file system is full: try again later
+//   ESRCH                   the target has exited or exec'ed
+//   anything else           a bug of ours or a kernel without the operation: reported, not retried
+//
+// (mm/userfaultfd.c, read at 6.11 and 7.x, and tried on 6.18.)
+#ifndef FAULTLINE_CLIENT_FAULT_FILLER_H_
+#define FAULTLINE_CLIENT_FAULT_FILLER_H_
+
+#include <cstddef>
+
+#include "client/fault/paged_memory.h"
+#include "proto/page.h"
+
+namespace faultline {
+
+// One fill holds the lock of its VMA, and threads of the target that map or unmap wait for it: 256
+// KiB take 0.1 to 0.3 ms.
+inline constexpr PageCount kMaxFillChunk{64};
+
+enum class FillEnd {
+  kDone,        // every page was filled, or is no longer there to be filled
+  kTryAgain,    // not now
+  kTargetGone,  // never
+  kFailed,      // never; FillReport::error says why
+};
+
+struct FillReport {
+  FillEnd end = FillEnd::kDone;
+  PageCount done;  // pages from the front that need nothing more
+  int error = 0;
+};
+
+// Thread-safe: any number of threads may fill at a time. Takes the shared side of the map-changing
+// lock for each chunk; the caller must not hold it.
+class Filler {
+ public:
+  // `memory` is borrowed.
+  explicit Filler(PagedMemory* memory) : memory_(memory) {}
+
+  // Fills `pages`, wherever they are mapped now, with `bytes` (pages.size_bytes() of them), or with
+  // zeros where that is null. Pages that the target has discarded are filled with zeros whatever
+  // `bytes` says.
+  FillReport Fill(PageRange pages, const std::byte* bytes);
+
+  // Makes access to those of `pages` that are not filled end in SIGBUS. kFailed with EINVAL where
+  // the kernel cannot (before 6.6).
+  FillReport Poison(PageRange pages);
+
+ private:
+  enum class Op { kCopy, kZero, kPoison };
+  struct Step;
+
+  FillReport Run(PageRange pages, const std::byte* bytes, Op op);
+  // One ioctl at the front of `pages`. Sets how far it got.
+  FillEnd DoStep(PageRange pages, const std::byte* bytes, Op op, Step* step);
+  FillEnd Judge(FillResult result, AddressRange range, PageIndex first, Step* step);
+  void WakePage(uint64_t address);
+
+  PagedMemory* const memory_;
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_FAULT_FILLER_H_

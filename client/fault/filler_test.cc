@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The errno table of filler.h, row by row, on a scripted kernel.
+#include "client/fault/filler.h"
+
+#include <errno.h>
+#include <gtest/gtest.h>
+
+#include "client/fault/fault_testing.h"
+
+namespace faultline {
+namespace {
+
+constexpr uint64_t kBase = 0x100000;
+
+class FillerTest : public testing::Test {
+ protected:
+  PageState StateOf(uint64_t page) { return memory_->table->Get(PageIndex(page)); }
+  static PageRange Pages(uint64_t first, uint64_t count) {
+    return {PageIndex(first), PageCount(count)};
+  }
+
+  FakeMemory fake_{{{kBase, 256 * kPageSize, 0}}};
+  std::shared_ptr<PagedMemory> memory_ = fake_.memory;
+  FakeUffd* kernel_ = fake_.kernel;
+  Filler filler_{memory_.get()};
+  const std::string volume_ = TestVolume(256);
+};
+
+TEST_F(FillerTest, BytesLandWhereTheirPagesAreMapped) {
+  const FillReport report = filler_.Fill(Pages(3, 2), AsBytes(volume_) + 3 * kPageSize);
+  EXPECT_EQ(report.end, FillEnd::kDone);
+  EXPECT_EQ(report.done, PageCount(2));
+  EXPECT_EQ(kernel_->PageAt(kBase + 3 * kPageSize), TestPage(3));
+  EXPECT_EQ(kernel_->PageAt(kBase + 4 * kPageSize), TestPage(4));
+  EXPECT_EQ(StateOf(3), PageState::kPresent);
+  EXPECT_EQ(StateOf(5), PageState::kAbsent);
+}
+
+TEST_F(FillerTest, NoFillIsLargerThanOneChunk) {
+  filler_.Fill(Pages(0, 200), AsBytes(volume_));
+  ASSERT_EQ(kernel_->calls().size(), 4u);
+  for (const FakeUffd::Call& call : kernel_->calls()) {
+    EXPECT_LE(call.range.length, kMaxFillChunk.in_bytes());
+  }
+  EXPECT_EQ(kernel_->PageAt(kBase + 199 * kPageSize), TestPage(199));
+}
+
+TEST_F(FillerTest, PagesThatTheTargetDiscardedAreZeroWhateverWasFetched) {
+  memory_->table->Set(PageIndex(1), PageState::kZero);
+  filler_.Fill(Pages(0, 3), AsBytes(volume_));
+  EXPECT_EQ(kernel_->PageAt(kBase), TestPage(0));
+  EXPECT_EQ(kernel_->PageAt(kBase + kPageSize), std::string(kPageSize, '\0'));
+  EXPECT_EQ(kernel_->PageAt(kBase + 2 * kPageSize), TestPage(2));
+}
+
+TEST_F(FillerTest, EagainWithProgressGoesOnBehindIt) {
+  kernel_->QueueResult({EAGAIN, 2 * kPageSize});
+  const FillReport report = filler_.Fill(Pages(0, 4), AsBytes(volume_));
+  EXPECT_EQ(report.end, FillEnd::kDone);
+  EXPECT_EQ(report.done, PageCount(4));
+  for (uint64_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(kernel_->PageAt(kBase + i * kPageSize), TestPage(i));
+  }
+}
+
+TEST_F(FillerTest, EagainWithoutProgressIsLeftForLaterAndTheFaultStaysQueued) {
+  memory_->queue.Join(PageIndex(0), SteadyClock::now());
+  kernel_->QueueResult({EAGAIN, 0});
+  const FillReport report = filler_.Fill(Pages(0, 1), AsBytes(volume_));
+  EXPECT_EQ(report.end, FillEnd::kTryAgain);
+  EXPECT_EQ(report.done, PageCount(0));
+  EXPECT_EQ(memory_->queue.size(), 1u);
+  EXPECT_EQ(memory_->counters.eagain, 1u);
+  EXPECT_EQ(kernel_->PageAt(kBase), "");
+}
+
+TEST_F(FillerTest, APageThatIsThereAlreadyIsNotWrittenButWoken) {
+  kernel_->SetPage(kBase + kPageSize, "the target's own");
+  const FillReport report = filler_.Fill(Pages(0, 3), AsBytes(volume_));
+  EXPECT_EQ(report.end, FillEnd::kDone);
+  EXPECT_EQ(kernel_->PageAt(kBase), TestPage(0));
+  EXPECT_EQ(kernel_->PageAt(kBase + kPageSize), "the target's own");
+  EXPECT_EQ(kernel_->PageAt(kBase + 2 * kPageSize), TestPage(2));
+  EXPECT_TRUE(kernel_->WasWoken(kBase + kPageSize));
+  EXPECT_EQ(StateOf(1), PageState::kPresent);
+  EXPECT_EQ(memory_->counters.eexist, 1u);
+}
+
+TEST_F(FillerTest, ARunThatCrossesTheEndOfAVmaIsFilledPageByPage) {
+  kernel_->RemoveRegistered({kBase, 256 * kPageSize});
+  kernel_->AddRegistered({kBase, 2 * kPageSize});
+  kernel_->AddRegistered({kBase + 2 * kPageSize, 2 * kPageSize});
+  const FillReport report = filler_.Fill(Pages(0, 4), AsBytes(volume_));
+  EXPECT_EQ(report.end, FillEnd::kDone);
+  for (uint64_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(kernel_->PageAt(kBase + i * kPageSize), TestPage(i));
+  }
+}
+
+TEST_F(FillerTest, AnUnmappedPageIsDroppedAndItsWaiterWoken) {
+  memory_->queue.Join(PageIndex(1), SteadyClock::now());
+  kernel_->RemoveRegistered({kBase, 256 * kPageSize});
+  kernel_->AddRegistered({kBase, kPageSize});
+  const FillReport report = filler_.Fill(Pages(0, 2), AsBytes(volume_));
+  EXPECT_EQ(report.end, FillEnd::kDone);
+  EXPECT_EQ(kernel_->PageAt(kBase), TestPage(0));
+  EXPECT_TRUE(kernel_->WasWoken(kBase + kPageSize));
+  EXPECT_EQ(memory_->counters.enoent, 1u);
+  EXPECT_EQ(memory_->queue.size(), 0u);
+}
+
+TEST_F(FillerTest, APageThatNoRegionHoldsAnyMoreIsDropped) {
+  {
+    ExclusiveLock lock(memory_->space.map_changing_lock());
+    memory_->space.Unmap({kBase, kPageSize});
+  }
+  const FillReport report = filler_.Fill(Pages(0, 2), AsBytes(volume_));
+  EXPECT_EQ(report.end, FillEnd::kDone);
+  EXPECT_EQ(kernel_->PageAt(kBase), "");
+  EXPECT_EQ(kernel_->PageAt(kBase + kPageSize), TestPage(1));
+}
+
+TEST_F(FillerTest, APageInFlightLandsWhereItsMemoryHasMovedTo) {
+  kernel_->AddRegistered({0x900000, 4 * kPageSize});
+  {
+    ExclusiveLock lock(memory_->space.map_changing_lock());
+    memory_->space.Remap(kBase, 0x900000, 4 * kPageSize);
+  }
+  filler_.Fill(Pages(2, 1), AsBytes(volume_) + 2 * kPageSize);
+  EXPECT_EQ(kernel_->PageAt(0x900000 + 2 * kPageSize), TestPage(2));
+  EXPECT_EQ(kernel_->PageAt(kBase + 2 * kPageSize), "");
+}
+
+TEST_F(FillerTest, BeyondTheEndOfSharedMemoryTheWaiterIsWoken) {
+  kernel_->QueueResult({EFAULT, 0});
+  EXPECT_EQ(filler_.Fill(Pages(0, 1), AsBytes(volume_)).end, FillEnd::kDone);
+  EXPECT_TRUE(kernel_->WasWoken(kBase));
+}
+
+TEST_F(FillerTest, AFullCgroupIsLeftForLater) {
+  for (int error : {ENOMEM, ENOSPC}) {
+    kernel_->QueueResult({error, 0});
+    const FillReport report = filler_.Fill(Pages(0, 1), AsBytes(volume_));
+    EXPECT_EQ(report.end, FillEnd::kTryAgain);
+    EXPECT_EQ(report.error, error);
+  }
+}
+
+TEST_F(FillerTest, ATargetThatIsGoneIsReported) {
+  kernel_->QueueResult({ESRCH, 0});
+  EXPECT_EQ(filler_.Fill(Pages(0, 1), AsBytes(volume_)).end, FillEnd::kTargetGone);
+}
+
+TEST_F(FillerTest, AnErrorThatOnlyABugExplainsIsReportedNotRetried) {
+  kernel_->QueueResult({EINVAL, 0});
+  const FillReport report = filler_.Fill(Pages(0, 1), AsBytes(volume_));
+  EXPECT_EQ(report.end, FillEnd::kFailed);
+  EXPECT_EQ(report.error, EINVAL);
+}
+
+TEST_F(FillerTest, PoisonLeavesFilledPagesAlone) {
+  filler_.Fill(Pages(1, 1), AsBytes(volume_) + kPageSize);
+  EXPECT_EQ(filler_.Poison(Pages(0, 3)).end, FillEnd::kDone);
+  EXPECT_EQ(kernel_->PageAt(kBase), FakeUffd::kPoisoned);
+  EXPECT_EQ(kernel_->PageAt(kBase + kPageSize), TestPage(1));
+  EXPECT_EQ(kernel_->PageAt(kBase + 2 * kPageSize), FakeUffd::kPoisoned);
+  EXPECT_EQ(StateOf(0), PageState::kPoisoned);
+  EXPECT_EQ(StateOf(1), PageState::kPresent);
+}
+
+TEST_F(FillerTest, TheLatencyOfAFaultIsRecordedOnceItsPageIsFilled) {
+  memory_->queue.Join(PageIndex(0), SteadyClock::now() - std::chrono::milliseconds(10));
+  filler_.Fill(Pages(0, 1), AsBytes(volume_));
+  EXPECT_GE(memory_->counters.fault_latency.MaxMicros(), 10000);
+  EXPECT_EQ(memory_->queue.size(), 0u);
+}
+
+}  // namespace
+}  // namespace faultline

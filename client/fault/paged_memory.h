@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// PagedMemory: one target's memory as the fault pipeline sees it. It only holds together what all
+// units of the pipeline work on; the work itself is theirs.
+#ifndef FAULTLINE_CLIENT_FAULT_PAGED_MEMORY_H_
+#define FAULTLINE_CLIENT_FAULT_PAGED_MEMORY_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "client/address_space.h"
+#include "client/fault/fault_queue.h"
+#include "client/latency_histogram.h"
+#include "client/page_table.h"
+#include "client/uffd/uffd.h"
+
+namespace faultline {
+
+struct FaultCounters {
+  using Counter = std::atomic<uint64_t>;
+  Counter faults = 0;
+  Counter joined_faults = 0;
+  Counter unknown_faults = 0;  // outside of all regions
+  Counter events = 0;
+  Counter fetches = 0;
+  Counter fetch_retries = 0;
+  Counter fetch_failures = 0;
+  Counter copied_pages = 0;
+  Counter zeroed_pages = 0;
+  Counter dropped_pages = 0;  // fetched, but no longer mapped
+  Counter eagain = 0;
+  Counter eexist = 0;
+  Counter enoent = 0;
+  Counter wakes = 0;
+  LatencyHistogram fault_latency;  // from the message being read to the page being filled
+};
+
+// Thread-safe, each part by its own contract.
+struct PagedMemory {
+  PagedMemory(std::unique_ptr<Uffd> uffd_in, const std::vector<Mapping>& mappings,
+              std::unique_ptr<PageTable> table_in)
+      : uffd(std::move(uffd_in)), space(mappings), table(std::move(table_in)) {}
+
+  const std::unique_ptr<Uffd> uffd;
+  AddressSpace space;
+  const std::unique_ptr<PageTable> table;
+  FaultQueue queue;
+  FaultCounters counters;
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_FAULT_PAGED_MEMORY_H_

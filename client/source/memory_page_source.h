@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef FAULTLINE_CLIENT_SOURCE_MEMORY_PAGE_SOURCE_H_
+#define FAULTLINE_CLIENT_SOURCE_MEMORY_PAGE_SOURCE_H_
+
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "client/source/page_source.h"
+#include "proto/page_codec.h"
+
+namespace faultline {
+
+// A volume in memory: answers before Fetch returns. What the pipeline costs with nothing behind it.
+class MemoryPageSource final : public PageSource {
+ public:
+  // `content` is padded with zeros to whole pages.
+  explicit MemoryPageSource(std::string content) : content_(std::move(content)) {
+    content_.resize(PageCount::CoveringBytes(content_.size()).in_bytes());
+  }
+
+  void Fetch(PageRange range, FetchLane, absl::Time, FetchDone done) override {
+    if (!IsWithin(range.first.raw(), range.count.raw(), size())) {
+      done(absl::OutOfRangeError(absl::StrCat("page ", range.first.raw(),
+                                              " is beyond the volume's ", size().raw(), " pages")));
+      return;
+    }
+    const auto* bytes = reinterpret_cast<const std::byte*>(content_.data());
+    std::vector<FetchedRun> runs;
+    for (PageIndex page = range.first; page < range.end(); ++page) {
+      const std::byte* at = bytes + page.byte_offset();
+      const bool zero = IsZeroPage(PageBytes(at, kPageSize));
+      if (!runs.empty() && (runs.back().bytes == nullptr) == zero) {
+        runs.back().range.count += PageCount(1);
+      } else {
+        runs.push_back({PageRange::Single(page), zero ? nullptr : at});
+      }
+    }
+    done(std::span<const FetchedRun>(runs));
+  }
+
+  PageCount size() const override { return PageCount(content_.size() / kPageSize); }
+  PageCount max_fetch() const override { return PageCount(1024); }
+
+ private:
+  std::string content_;
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_SOURCE_MEMORY_PAGE_SOURCE_H_

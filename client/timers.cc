@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/timers.h"
+
+#include <pthread.h>
+
+namespace faultline {
+
+ThreadTimers::ThreadTimers() : thread_([this] { Run(); }) {}
+
+ThreadTimers::~ThreadTimers() {
+  {
+    MutexLock lock(mu_);
+    stopping_ = true;
+    changed_.Signal();
+  }
+  thread_.join();
+}
+
+void ThreadTimers::After(SteadyClock::duration delay, Task task) {
+  MutexLock lock(mu_);
+  const auto due = Now() + delay;
+  const bool is_first = tasks_.empty() || due < tasks_.begin()->first;
+  tasks_.emplace(due, std::move(task));
+  if (is_first) changed_.Signal();
+}
+
+void ThreadTimers::Run() {
+  pthread_setname_np(pthread_self(), "timers");
+  for (;;) {
+    Task task;
+    {
+      MutexLock lock(mu_);
+      while (!stopping_ && (tasks_.empty() || tasks_.begin()->first > Now())) {
+        if (tasks_.empty()) {
+          changed_.Wait(mu_);
+        } else {
+          changed_.WaitUntil(mu_, tasks_.begin()->first);
+        }
+      }
+      if (stopping_) return;
+      task = std::move(tasks_.begin()->second);
+      tasks_.erase(tasks_.begin());
+    }
+    task();
+  }
+}
+
+}  // namespace faultline

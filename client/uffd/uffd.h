@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Uffd: one userfaultfd, the boundary to the kernel. Nothing else in the client makes these ioctls,
+// except libfaultline, which only opens one and hands it over.
+//
+// Facts about the kernel are stated here with their source; they were read in mm/userfaultfd.c and
+// fs/userfaultfd.c (6.11 and 7.x) and tried on 6.18.
+#ifndef FAULTLINE_CLIENT_UFFD_UFFD_H_
+#define FAULTLINE_CLIENT_UFFD_UFFD_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <variant>
+#include <vector>
+
+#include "client/uffd/uapi.h"
+#include "client/unique_fd.h"
+
+namespace faultline {
+
+// Addresses [start, start + length) of a target, in bytes.
+struct AddressRange {
+  uint64_t start = 0;
+  uint64_t length = 0;
+
+  constexpr uint64_t end() const { return start + length; }
+  constexpr bool Contains(uint64_t address) const { return address - start < length; }
+  constexpr bool Overlaps(AddressRange other) const {
+    return start < other.end() && other.start < end();
+  }
+  friend constexpr bool operator==(const AddressRange&, const AddressRange&) = default;
+};
+
+// What a uffd reports. A thread of the target waits until each of them was read; a faulting thread
+// until its page is filled or woken.
+struct FaultEvent {
+  uint64_t address = 0;  // of the page
+  bool write = false;
+};
+struct ForkEvent {
+  UniqueFd uffd;  // of the child, whose memory is registered with it
+};
+struct RemapEvent {  // mremap has moved [from, from + length) to `to`
+  uint64_t from = 0, to = 0, length = 0;
+};
+struct RemoveEvent {  // madvise is about to discard the range
+  AddressRange range;
+};
+struct UnmapEvent {  // the range is unmapped; it may cover memory that never was ours
+  AddressRange range;
+};
+using UffdEvent = std::variant<FaultEvent, ForkEvent, RemapEvent, RemoveEvent, UnmapEvent>;
+
+// How a fill ended. With error EAGAIN, `bytes_done` above 0 means progress: go on behind it, where
+// another error may show itself. EAGAIN without progress means that the address space is changing:
+// an event is unread, or its writer has not run since.
+struct FillResult {
+  int error = 0;  // errno, 0 on success
+  uint64_t bytes_done = 0;
+};
+
+// Thread-safe: the kernel serialises what it must. Read() belongs to one reader at a time.
+class Uffd {
+ public:
+  // The most events that one Read() returns.
+  static constexpr size_t kReadBatch = 64;
+
+  virtual ~Uffd() = default;
+
+  virtual int fd() const = 0;  // to poll
+  // The features that UFFDIO_API was called with (uapi::kFeature...).
+  virtual uint64_t features() const = 0;
+
+  // Appends what is waiting, up to kReadBatch events, and returns how many; 0 when there is
+  // nothing. Never blocks. The kernel returns faults before events, whatever their order in time.
+  virtual absl::StatusOr<size_t> Read(std::vector<UffdEvent>* events) = 0;
+
+  // Fills. Since 6.9 they take only the lock of the VMA they touch. All ranges are page aligned,
+  // and must lie within one VMA, or the error is ENOENT even where both are registered. They wake
+  // who waits for what they filled.
+  virtual FillResult Copy(uint64_t address, std::span<const std::byte> bytes) = 0;
+  virtual FillResult Zero(AddressRange range) = 0;
+  // Access to the range gets SIGBUS from now on. EINVAL before 6.6.
+  virtual FillResult Poison(AddressRange range) = 0;
+
+  // Makes every thread that waits in `range` look again, mapped or not.
+  virtual void Wake(AddressRange range) = 0;
+
+  // For missing pages. INVALID_ARGUMENT, FAILED_PRECONDITION or NOT_FOUND (the target is gone),
+  // with what the kernel's errno means here.
+  virtual absl::Status Register(AddressRange range) = 0;
+  virtual absl::Status Unregister(AddressRange range) = 0;
+};
+
+// Takes a descriptor that a target handed over and whose UFFDIO_API was already called.
+// INVALID_ARGUMENT where it is no userfaultfd, FAILED_PRECONDITION where UFFDIO_API is missing.
+absl::StatusOr<std::unique_ptr<Uffd>> AdoptUffd(UniqueFd fd);
+
+// As AdoptUffd, for one whose UFFDIO_API is still to be called: does so, with `features`.
+// FAILED_PRECONDITION where it was called before, or where the kernel lacks one of the features.
+absl::StatusOr<std::unique_ptr<Uffd>> AdoptFreshUffd(UniqueFd fd, uint64_t features);
+
+// A new userfaultfd of this process, before UFFDIO_API: from /dev/userfaultfd, else by the system
+// call. PERMISSION_DENIED, naming every way to get the permission, where neither works.
+absl::StatusOr<UniqueFd> OpenUffd();
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_UFFD_UFFD_H_
