@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/import_call.h"
+
+#include <absl/strings/str_cat.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "proto/page_batch.h"
+#include "server/rpc_status.h"
+#include "server/unary_call.h"
+#include "server/volume_message.h"
+
+namespace faultline {
+namespace {
+
+// The steps of an import in their order: Begin, batches, Commit. Not thread-safe.
+class ImportSteps {
+ public:
+  ImportSteps(VolumeCatalog* catalog, rpc::Volume* response)
+      : catalog_(catalog), response_(response) {}
+
+  // Takes one message in; an error ends the import, with nothing changed.
+  absl::Status Take(const rpc::ImportVolumeRequest& request) {
+    switch (request.step_case()) {
+      case rpc::ImportVolumeRequest::kBegin:
+        return Begin(request.begin());
+      case rpc::ImportVolumeRequest::kBatch:
+        return NamingVolume(TakeBatch(request.batch()));
+      case rpc::ImportVolumeRequest::kCommit:
+        return Commit();
+      case rpc::ImportVolumeRequest::STEP_NOT_SET:
+        break;
+    }
+    return NamingVolume(absl::InvalidArgumentError("a message holds no step of an import"));
+  }
+
+  bool committed() const { return committed_; }
+
+  // What the call ends with when the client sends nothing more and has not committed.
+  absl::Status End() const {
+    return NamingVolume(
+        absl::InvalidArgumentError("the import ended without a Commit; nothing was changed"));
+  }
+
+  // Ends an import that is not committed and clears away what it has loaded.
+  void Drop() { import_.reset(); }
+
+ private:
+  absl::Status Begin(const rpc::ImportVolumeRequest::Begin& begin) {
+    if (import_ != nullptr) {
+      return NamingVolume(absl::InvalidArgumentError("an import begins only once"));
+    }
+    name_ = begin.name();
+    const absl::StatusOr<Durability> durability = ToDurability(begin.durability());
+    if (!durability.ok()) return NamingVolume(durability.status());
+    absl::StatusOr<std::unique_ptr<VolumeCatalog::Import>> import =
+        catalog_->StartImport(name_, {begin.size_bytes(), *durability, begin.replace()});
+    if (!import.ok()) return import.status();
+    import_ = *std::move(import);
+    size_ = PageCount::CoveringBytes(begin.size_bytes());
+    return absl::OkStatus();
+  }
+
+  absl::Status TakeBatch(const rpc::PageBatch& batch) {
+    if (import_ == nullptr) {
+      return absl::InvalidArgumentError("an import must begin with a Begin and end with a Commit");
+    }
+    absl::StatusOr<PageCount> pages = CountPages(batch.runs(), size_, size_);
+    if (!pages.ok()) return pages.status();
+    return ForEachPage(
+        batch,
+        [this](PageIndex page, absl::string_view encoded) {
+          if (absl::Status status = Advance(PageRange::Single(page)); !status.ok()) return status;
+          if (absl::Status status = VerifyPage(page, encoded); !status.ok()) return status;
+          // What is not stored reads as zero.
+          if (IsEncodedZeroPage(encoded)) return absl::OkStatus();
+          return import_->Put(page, encoded);
+        },
+        [this](PageRange zero) { return Advance(zero); });
+  }
+
+  absl::Status Advance(PageRange range) {
+    if (range.first < next_) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("page ", range.first.raw(),
+                       " is out of order: an import's pages ascend, and the one before it was ",
+                       next_.raw() - 1));
+    }
+    next_ = range.end();
+    return absl::OkStatus();
+  }
+
+  absl::Status Commit() {
+    if (import_ == nullptr) {
+      return NamingVolume(
+          absl::InvalidArgumentError("an import must begin with a Begin, before its Commit"));
+    }
+    const absl::StatusOr<VolumeInfo> info = import_->Commit();
+    import_.reset();
+    if (!info.ok()) return info.status();
+    committed_ = true;
+    return FillVolume(*catalog_, info, response_);
+  }
+
+  absl::Status NamingVolume(const absl::Status& status) const {
+    if (status.ok() || name_.empty()) return status;
+    return absl::Status(status.code(),
+                        absl::StrCat("import of \"", name_, "\": ", status.message()));
+  }
+
+  VolumeCatalog* const catalog_;
+  rpc::Volume* const response_;
+  std::string name_;
+  PageCount size_;
+  PageIndex next_;
+  std::unique_ptr<VolumeCatalog::Import> import_;
+  bool committed_ = false;
+};
+
+// Owned by gRPC from the moment it is returned to it; deletes itself at the end. Either a read or a
+// task is under way, never both, so there is nothing to lock.
+class ImportCall final : public grpc::ServerReadReactor<rpc::ImportVolumeRequest>,
+                         private CallSet::Call {
+ public:
+  ImportCall(const TransferEnvironment& environment, rpc::Volume* response)
+      : environment_(environment), steps_(environment.catalog, response) {}
+
+  void Start() {
+    if (environment_.calls->Add(this)) {
+      StartRead(&request_);
+    } else {
+      Finish(ToRpcStatus(DrainingError()));
+    }
+  }
+
+ private:
+  void OnReadDone(bool ok) override {
+    // Also what an import leaves behind is cleared away by a worker.
+    if (!environment_.workers->Submit([this, ok] { ok ? TakeMessage() : EndOfMessages(); })) {
+      EndWith(TooManyCallsError());
+    }
+  }
+
+  void TakeMessage() {
+    if (absl::Status status = steps_.Take(request_); !status.ok()) {
+      EndWith(status);
+    } else if (steps_.committed()) {
+      EndWith(absl::OkStatus());
+    } else {
+      StartRead(&request_);
+    }
+  }
+
+  void EndOfMessages() { EndWith(steps_.End()); }
+
+  void EndWith(const absl::Status& status) {
+    steps_.Drop();
+    Finish(ToRpcStatus(status));
+  }
+
+  void OnDone() override {
+    environment_.calls->Remove(this);
+    delete this;
+  }
+
+  const TransferEnvironment environment_;
+  ImportSteps steps_;
+  rpc::ImportVolumeRequest request_;
+};
+
+}  // namespace
+
+grpc::ServerReadReactor<rpc::ImportVolumeRequest>* StartImportCall(
+    const TransferEnvironment& environment, rpc::Volume* response) {
+  auto* call = new ImportCall(environment, response);
+  call->Start();
+  return call;
+}
+
+}  // namespace faultline

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/server.h"
+
+#include <absl/strings/str_cat.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <limits>
+#include <utility>
+
+#include "proto/page_codec.h"
+#include "server/admin_service.h"
+#include "server/call_set.h"
+#include "server/counters.h"
+#include "server/listener.h"
+#include "server/page_service.h"
+#include "server/page_window.h"
+#include "server/worker_pool.h"
+
+namespace faultline {
+namespace {
+
+// Calls of the control plane that may wait for a thread.
+constexpr size_t kMaxQueuedControlCalls = 1024;
+// A quarter of the window for one stream: so that three clients that do not read their answers
+// leave room for others.
+constexpr uint64_t kStreamsShare = 4;
+constexpr uint64_t kMinPagesInFlight = 64;
+// Of a message, beside its pages: ids, 26 bytes for each run at most, an error's text.
+constexpr uint64_t kMessageOverheadBytes = 4096;
+constexpr uint64_t kRunBytes = 26;
+
+// A client may ping this often while it waits; ours does every 10 s.
+constexpr int kMinPingIntervalMs = 5'000;
+// The server's own pings, so that the streams of a client that has vanished end.
+constexpr int kKeepaliveTimeMs = 30'000;
+constexpr int kKeepaliveTimeoutMs = 20'000;
+// What calls that are not ours (health watches) get at the end of a drain.
+constexpr std::chrono::milliseconds kForeignCallsGrace(100);
+
+absl::Status CheckOptions(const ServerOptions& options) {
+  if (options.listen.empty()) {
+    return absl::InvalidArgumentError("no address to listen on; give at least one --listen");
+  }
+  for (const std::string& address : options.listen) {
+    if (absl::Status status = CheckListenAddress(address); !status.ok()) return status;
+  }
+  const uint64_t pages = options.max_pages_per_request;
+  if (pages == 0 || pages > kMaxVolumePages / kPageSize) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max-pages-per-request is ", pages, "; it must be at least 1"));
+  }
+  const uint64_t largest = pages * (kMaxEncodedPageBytes + kRunBytes) + kMessageOverheadBytes;
+  if (options.max_message_bytes < largest ||
+      options.max_message_bytes > std::numeric_limits<int>::max()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max-message-bytes is ", options.max_message_bytes,
+                     "; it must be below 2GiB and, for --max-pages-per-request=", pages,
+                     ", at least ", largest));
+  }
+  const uint64_t least = std::max(kMinPagesInFlight, pages * 2);
+  if (options.max_pages_in_flight < least) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--max-pages-in-flight is ", options.max_pages_in_flight, "; it must be at least ", least,
+        ", that is 64 and twice --max-pages-per-request"));
+  }
+  if (options.max_streams < 1 || options.data_threads < 1 || options.control_threads < 1) {
+    return absl::InvalidArgumentError(
+        "--max-streams and the numbers of threads must be at least 1");
+  }
+  return absl::OkStatus();
+}
+
+class GrpcServer final : public Server {
+ public:
+  GrpcServer(const ServerOptions& options, std::unique_ptr<VolumeCatalog> catalog)
+      : options_(options),
+        catalog_(std::move(catalog)),
+        window_(options.max_pages_in_flight),
+        // Every task holds at least one page of the window, so this is never reached.
+        data_workers_("page-worker", options.data_threads, options.max_pages_in_flight),
+        control_workers_("control-worker", options.control_threads, kMaxQueuedControlCalls),
+        page_service_({catalog_.get(), &counters_, &control_workers_,
+                       PageStream::Environment{&window_, &data_workers_, &calls_,
+                                               options.max_pages_in_flight / kStreamsShare},
+                       options.max_pages_per_request}),
+        admin_service_({catalog_.get(), &counters_, &window_, &control_workers_, &calls_,
+                        options.store, absl::Now()}) {}
+
+  ~GrpcServer() override { Shutdown(absl::ZeroDuration()).IgnoreError(); }
+
+  absl::Status Listen() {
+    for (const std::string& address : options_.listen) {
+      if (absl::Status status = PrepareListenAddress(address); !status.ok()) return status;
+    }
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    grpc::ServerBuilder builder;
+    SetChannelArguments(&builder);
+    std::vector<int> ports(options_.listen.size(), 0);
+    for (size_t i = 0; i < ports.size(); ++i) {
+      builder.AddListeningPort(options_.listen[i], grpc::InsecureServerCredentials(), &ports[i]);
+    }
+    builder.RegisterService(&page_service_);
+    builder.RegisterService(&admin_service_);
+    server_ = builder.BuildAndStart();
+    for (size_t i = 0; i < ports.size(); ++i) {
+      if (server_ != nullptr && ports[i] != 0) {
+        addresses_.push_back(WithPort(options_.listen[i], ports[i]));
+        continue;
+      }
+      // Addresses that gRPC did bind are in the way of none: with no server they are free again.
+      if (server_ == nullptr && ports[i] != 0) continue;
+      server_.reset();
+      return ExplainListenFailure(options_.listen[i]);
+    }
+    if (server_ == nullptr) return absl::InternalError("gRPC could not start the server");
+    return absl::OkStatus();
+  }
+
+  const std::vector<std::string>& addresses() const override { return addresses_; }
+
+  absl::Status Shutdown(absl::Duration timeout) override {
+    if (server_ == nullptr || shut_down_.exchange(true)) return absl::OkStatus();
+    const auto now = std::chrono::steady_clock::now();
+    const auto deadline = now + absl::ToChronoNanoseconds(std::min(timeout, absl::Hours(24)));
+    if (grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService()) {
+      health->SetServingStatus(false);
+    }
+    calls_.Drain();
+    // Only now the listeners are closed: while calls are draining, health can be asked.
+    const bool drained = calls_.WaitUntilEmpty(deadline);
+    server_->Shutdown(std::chrono::system_clock::now() +
+                      (drained ? kForeignCallsGrace : std::chrono::milliseconds(0)));
+    return catalog_->store().Sync();
+  }
+
+ private:
+  void SetChannelArguments(grpc::ServerBuilder* builder) const {
+    builder->SetMaxReceiveMessageSize(static_cast<int>(options_.max_message_bytes));
+    builder->SetMaxSendMessageSize(static_cast<int>(options_.max_message_bytes));
+    builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options_.max_streams);
+    // A second server on the same port is an error and not a silent partner.
+    builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+    builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+    builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                                kMinPingIntervalMs);
+    builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
+    builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  }
+
+  const ServerOptions options_;
+  const std::unique_ptr<VolumeCatalog> catalog_;
+  std::vector<std::string> addresses_;  // constant after Listen()
+  std::atomic<bool> shut_down_{false};
+
+  ServerCounters counters_;
+  CallSet calls_;
+  PageWindow window_;
+  WorkerPool data_workers_;
+  WorkerPool control_workers_;
+  PageService page_service_;
+  AdminService admin_service_;
+  // Last: it must be gone before what its calls use.
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
+                                                      std::unique_ptr<VolumeCatalog> catalog) {
+  if (absl::Status status = CheckOptions(options); !status.ok()) return status;
+  auto server = std::make_unique<GrpcServer>(options, std::move(catalog));
+  if (absl::Status status = server->Listen(); !status.ok()) return status;
+  return server;
+}
+
+}  // namespace faultline
