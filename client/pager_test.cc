@@ -237,7 +237,7 @@ TEST_F(PagerAttachTest, ARangeThatCannotBeRegisteredLeavesTheOthersUnregistered)
   AttachRequest request = Request(*OpenUffd());
   request.register_ranges = true;
   request.mappings = {{memory_.address(), 4 * kPageSize, 0},
-                      {uint64_t{1} << 46, 4 * kPageSize, 4 * kPageSize}};
+                      {0x1000, 4 * kPageSize, 4 * kPageSize}};
   EXPECT_THAT(Refusal(std::move(request)), HasSubstr("nothing is mapped there"));
   memory_.Write(0, 'x');  // would wait for ever if it were still registered
   EXPECT_EQ(memory_.Read(0, 1), "x");
