@@ -32,7 +32,7 @@ namespace {
 using Change = std::function<rocksdb::Status()>;
 
 // Fewer pages are looked up one by one, more are read by an iterator.
-constexpr uint64_t kIterateFromPages = 16;
+constexpr uint64_t kIterateFromPages = 8;
 // Longer ranges are deleted by one range tombstone, which every later read of the layer has to look
 // at until a compaction removes it; shorter ones by a tombstone for each page.
 constexpr uint64_t kRangeTombstoneFromPages = 4096;
