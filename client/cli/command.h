@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the commands of `faultline` share. A group of commands is one file with a Register function
+// that stands in the table of main.cc; each command sets its outcome in the Session.
+#ifndef FAULTLINE_CLIENT_CLI_COMMAND_H_
+#define FAULTLINE_CLIENT_CLI_COMMAND_H_
+
+#include <absl/functional/any_invocable.h>
+#include <absl/status/status.h>
+
+#include <string>
+
+namespace CLI {
+class App;
+}
+
+namespace faultline {
+
+enum class OutputFormat { kText, kJson };
+
+// The flags of all commands and, after parsing, the command that was chosen.
+struct Session {
+  std::string server;  // address
+  OutputFormat output = OutputFormat::kText;
+  // Set by the chosen command's callback. Its error is what the program ends with.
+  absl::AnyInvocable<absl::Status()> run;
+};
+
+// Adds a group of commands to `app`. Both are borrowed until run() has returned.
+using RegisterCommands = void (*)(CLI::App* app, Session* session);
+
+void RegisterVolumeCommands(CLI::App* app, Session* session);
+void RegisterServerCommands(CLI::App* app, Session* session);
+void RegisterAttachmentsCommand(CLI::App* app, Session* session);
+void RegisterCompletionCommand(CLI::App* app, Session* session);
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_CLI_COMMAND_H_

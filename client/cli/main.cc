@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// faultline: the command for people. Flags are read here and in the commands' Register functions;
+// see command.h.
+#include <signal.h>
+
+#include <cstdio>
+#include <map>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "client/cli/command.h"
+
+namespace faultline {
+namespace {
+
+constexpr RegisterCommands kCommands[] = {
+    RegisterVolumeCommands,
+    RegisterServerCommands,
+    RegisterAttachmentsCommand,
+    RegisterCompletionCommand,
+};
+
+constexpr int kFailure = 1;
+constexpr int kUsage = 2;
+
+int Main(int argc, char** argv) {
+  signal(SIGPIPE, SIG_IGN);  // writing to a closed pipe is an error like any other
+  Session session;
+  CLI::App app(
+      "Manages the volumes of a Faultline page server and looks at its agents.\n"
+      "Sizes are in bytes and may have a unit: 64KiB, 256MiB, 1GiB, 2TiB.",
+      "faultline");
+  app.set_version_flag("--version", std::string("faultline ") + FAULTLINE_VERSION);
+  app.fallthrough();
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  app.add_option("--server", session.server, "Address of the page server: host:port or unix:path")
+      ->envname("FAULTLINE_SERVER")
+      ->default_val("127.0.0.1:7400");
+  app.add_option("--output", session.output, "How results are printed: text or json")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, OutputFormat>{
+          {"text", OutputFormat::kText}, {"json", OutputFormat::kJson}}))
+      ->option_text("text|json [text]");
+  app.footer(
+      "Exit status: 0 done, 1 failed, 2 wrong usage.\n"
+      "Example:  faultline volume create disk --size=1GiB");
+  for (const RegisterCommands add : kCommands) add(&app, &session);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kUsage;
+  }
+  const absl::Status status = session.run();
+  if (status.ok() && fflush(stdout) == 0) return 0;
+  if (status.ok()) {
+    perror("faultline: cannot write to the standard output");
+  } else {
+    fprintf(stderr, "faultline: %s\n", std::string(status.message()).c_str());
+  }
+  return status.code() == absl::StatusCode::kInvalidArgument ? kUsage : kFailure;
+}
+
+}  // namespace
+}  // namespace faultline
+
+int main(int argc, char** argv) { return faultline::Main(argc, argv); }

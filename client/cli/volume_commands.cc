@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// faultline volume create|list|stat|import|export|snapshot|clone|trim|delete
+#include <absl/strings/str_cat.h>
+
+#include <cstdio>
+#include <memory>
+#include <utility>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "client/cli/batch_pipe.h"
+#include "client/cli/command.h"
+#include "client/cli/flags.h"
+#include "client/cli/format.h"
+#include "client/cli/image_reader.h"
+#include "client/cli/image_writer.h"
+#include "client/cli/print.h"
+#include "client/cli/progress_line.h"
+#include "client/remote/admin_client.h"
+#include "proto/units.h"
+
+namespace faultline {
+namespace {
+
+// The flags of all volume commands; each uses some.
+struct VolumeFlags {
+  std::string name;
+  std::string other_name;  // of a snapshot or clone
+  std::string file;
+  uint64_t size_bytes = 0;
+  uint64_t offset_bytes = 0;
+  uint64_t length_bytes = 0;
+  rpc::Durability durability = rpc::DURABILITY_SYNC;
+  Codec codec = Codec::kLz4;
+  bool replace = false;
+  Overwrite overwrite = Overwrite::kNo;
+};
+
+absl::Status PrintVolume(const Session& session, const absl::StatusOr<rpc::Volume>& volume,
+                         absl::string_view done) {
+  if (!volume.ok()) return volume.status();
+  if (session.output == OutputFormat::kJson) {
+    Print(VolumeToJson(*volume));
+  } else {
+    Print(absl::StrCat(done, "\n"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Create(const Session& session, const VolumeFlags& flags, AdminClient* client) {
+  rpc::CreateVolumeRequest request;
+  request.set_name(flags.name);
+  request.set_size_bytes(flags.size_bytes);
+  request.set_durability(flags.durability);
+  return PrintVolume(
+      session, client->CreateVolume(request),
+      absl::StrCat("created volume ", flags.name, " of ", FormatBytes(flags.size_bytes)));
+}
+
+absl::Status List(const Session& session, const VolumeFlags&, AdminClient* client) {
+  const absl::StatusOr<std::vector<rpc::Volume>> volumes = client->ListVolumes();
+  if (!volumes.ok()) return volumes.status();
+  if (session.output == OutputFormat::kJson) {
+    nlohmann::ordered_json list = nlohmann::ordered_json::array();
+    for (const rpc::Volume& volume : *volumes) list.push_back(VolumeToJson(volume));
+    Print(list);
+  } else {
+    Print(FormatVolumes(*volumes));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Stat(const Session& session, const VolumeFlags& flags, AdminClient* client) {
+  const absl::StatusOr<rpc::Volume> volume = client->StatVolume(flags.name);
+  if (!volume.ok()) return volume.status();
+  if (session.output == OutputFormat::kJson) {
+    Print(VolumeToJson(*volume));
+  } else {
+    Print(FormatVolume(*volume));
+  }
+  return absl::OkStatus();
+}
+
+std::string Speed(uint64_t bytes, absl::Duration time) {
+  const double seconds = std::max(absl::ToDoubleSeconds(time), 1e-3);
+  return absl::StrCat(
+      FormatBytes(bytes), " in ", absl::FormatDuration(absl::Trunc(time, absl::Milliseconds(1))),
+      ", ", static_cast<uint64_t>(static_cast<double>(bytes) / seconds / (1 << 20)), " MiB/s");
+}
+
+absl::Status Import(const Session& session, const VolumeFlags& flags, AdminClient* client) {
+  const auto reader = ImageReader::Open(flags.file, flags.codec);
+  if (!reader.ok()) return reader.status();
+  rpc::ImportVolumeRequest::Begin begin;
+  begin.set_name(flags.name);
+  begin.set_size_bytes((*reader)->size_bytes());
+  begin.set_durability(flags.durability);
+  begin.set_replace(flags.replace);
+  ProgressLine progress(absl::StrCat("import ", flags.name));
+  BatchPipe pipe(reader->get());
+  const absl::StatusOr<rpc::Volume> volume =
+      client->ImportVolume(begin, [&](rpc::PageBatch* batch) {
+        progress.Update((*reader)->position_bytes(), (*reader)->size_bytes());
+        return pipe.Next(batch);
+      });
+  return PrintVolume(session, volume,
+                     absl::StrCat("imported ", flags.file, " into volume ", flags.name, " (",
+                                  Speed((*reader)->size_bytes(), progress.elapsed()), ")"));
+}
+
+absl::Status Export(const Session& session, const VolumeFlags& flags, AdminClient* client) {
+  const auto writer = ImageWriter::Open(flags.file, flags.overwrite);
+  if (!writer.ok()) return writer.status();
+  ProgressLine progress(absl::StrCat("export ", flags.name));
+  uint64_t size = 0;
+  absl::Status status =
+      client->ExportVolume(flags.name, [&](uint64_t size_bytes, const rpc::PageBatch& batch) {
+        size = size_bytes;
+        progress.Update((*writer)->position_bytes(), size_bytes);
+        return (*writer)->Append(size_bytes, batch);
+      });
+  if (status.ok()) status = (*writer)->Commit();
+  if (!status.ok()) return status;
+  if (flags.file == "-") return absl::OkStatus();
+  if (session.output == OutputFormat::kJson) {
+    Print(nlohmann::ordered_json{{"name", flags.name},
+                                 {"file", flags.file},
+                                 {"size_bytes", size},
+                                 {"data_bytes", (*writer)->data_bytes()},
+                                 {"seconds", absl::ToDoubleSeconds(progress.elapsed())}});
+  } else {
+    Print(absl::StrCat("exported volume ", flags.name, " to ", flags.file, " (",
+                       Speed(size, progress.elapsed()), ")\n"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Snapshot(const Session& session, const VolumeFlags& flags, AdminClient* client) {
+  return PrintVolume(
+      session, client->SnapshotVolume(flags.name, flags.other_name),
+      absl::StrCat("froze the content of volume ", flags.name, " as snapshot ", flags.other_name));
+}
+
+absl::Status Clone(const Session& session, const VolumeFlags& flags, AdminClient* client) {
+  return PrintVolume(
+      session, client->CloneVolume(flags.name, flags.other_name),
+      absl::StrCat("created volume ", flags.other_name, " as a clone of snapshot ", flags.name));
+}
+
+absl::Status Trim(const Session& session, const VolumeFlags& flags, AdminClient* client) {
+  rpc::TrimVolumeRequest request;
+  request.set_name(flags.name);
+  request.set_offset_bytes(flags.offset_bytes);
+  request.set_length_bytes(flags.length_bytes);
+  return PrintVolume(session, client->TrimVolume(request),
+                     absl::StrCat("trimmed ", FormatBytes(flags.length_bytes), " of volume ",
+                                  flags.name, " from byte ", flags.offset_bytes));
+}
+
+absl::Status Delete(const Session& session, const VolumeFlags& flags, AdminClient* client) {
+  if (absl::Status status = client->DeleteVolume(flags.name); !status.ok()) return status;
+  if (session.output == OutputFormat::kJson) {
+    Print(nlohmann::ordered_json{{"deleted", flags.name}});
+  } else {
+    Print(absl::StrCat("deleted ", flags.name, "\n"));
+  }
+  return absl::OkStatus();
+}
+
+using Command = absl::Status (*)(const Session&, const VolumeFlags&, AdminClient*);
+
+// Adds one command to `group`; its flags are added by the caller.
+CLI::App* AddCommand(CLI::App* group, Session* session, const std::shared_ptr<VolumeFlags>& flags,
+                     const std::string& name, const std::string& description, Command command) {
+  CLI::App* app = group->add_subcommand(name, description);
+  app->callback([session, flags, command] {
+    session->run = [session, flags, command]() -> absl::Status {
+      const auto client = AdminClient::Create({.address = session->server});
+      if (!client.ok()) return client.status();
+      return command(*session, *flags, client->get());
+    };
+  });
+  return app;
+}
+
+void AddName(CLI::App* app, VolumeFlags* flags, const std::string& what = "Name of the volume") {
+  app->add_option("NAME", flags->name, what)->required();
+}
+
+void AddDurability(CLI::App* app, VolumeFlags* flags) {
+  AddParsed(app, "--durability", "sync|interval|none [sync]",
+            "When a write is acknowledged: once it would survive a power failure (sync), the "
+            "death of the server, with the disk following within its --sync-interval (interval), "
+            "or whenever the system writes it (none)",
+            ParseDurability, &flags->durability);
+}
+
+void AddTransferCommands(CLI::App* group, Session* session,
+                         const std::shared_ptr<VolumeFlags>& flags) {
+  CLI::App* app = AddCommand(group, session, flags, "import",
+                             "Makes FILE, a raw image, the content of a volume, which is created "
+                             "where there is none.\nThe volume changes at the end, all at once, or "
+                             "not at all.",
+                             Import);
+  AddName(app, flags.get());
+  app->add_option("FILE", flags->file, "Raw image; holes and zeros cost nothing")->required();
+  AddParsed(app, "--codec", "raw|lz4|zstd [lz4]", "How pages are compressed", ParseCodec,
+            &flags->codec);
+  app->add_flag("--replace", flags->replace, "Replace the content of a volume that holds pages");
+  AddDurability(app, flags.get());
+  app->footer("Example:  faultline volume import disk disk.raw --codec=zstd");
+
+  app = AddCommand(group, session, flags, "export",
+                   "Writes the content of a volume or snapshot to FILE, a raw, sparse image.",
+                   Export);
+  AddName(app, flags.get(), "Name of the volume or snapshot");
+  app->add_option("FILE", flags->file, "Raw image to write; \"-\": the standard output")
+      ->required();
+  app->add_flag_callback(
+      "--force", [flags] { flags->overwrite = Overwrite::kYes; }, "Overwrite FILE");
+  app->footer("Example:  faultline volume export disk - | sha256sum");
+}
+
+void AddLayerCommands(CLI::App* group, Session* session,
+                      const std::shared_ptr<VolumeFlags>& flags) {
+  CLI::App* app = AddCommand(group, session, flags, "snapshot",
+                             "Freezes the content of a volume under a new, read-only name. Takes "
+                             "no time and no space.",
+                             Snapshot);
+  AddName(app, flags.get());
+  app->add_option("SNAPSHOT", flags->other_name, "Name of the new snapshot")->required();
+  app->footer("Example:  faultline volume snapshot disk disk-monday");
+
+  app = AddCommand(group, session, flags, "clone",
+                   "Creates a writable volume that starts with the content of a snapshot.", Clone);
+  app->add_option("SNAPSHOT", flags->name, "Name of the snapshot")->required();
+  app->add_option("NAME", flags->other_name, "Name of the new volume")->required();
+  app->footer("Example:  faultline volume clone disk-monday disk2");
+
+  app = AddCommand(group, session, flags, "trim", "Makes a range of a volume read as zero.", Trim);
+  AddName(app, flags.get());
+  AddParsed(app, "--offset", "SIZE", "Where the range begins, in bytes; a multiple of 4KiB",
+            ParseWholePages, &flags->offset_bytes)
+      ->required();
+  AddParsed(app, "--length", "SIZE", "Length of the range, in bytes; a multiple of 4KiB",
+            ParseWholePages, &flags->length_bytes)
+      ->required();
+  app->footer("Example:  faultline volume trim disk --offset=1GiB --length=64KiB");
+}
+
+}  // namespace
+
+void RegisterVolumeCommands(CLI::App* app, Session* session) {
+  CLI::App* group =
+      app->add_subcommand("volume", "Creates, lists, fills, copies and deletes volumes");
+  group->require_subcommand(1);
+  const auto flags = std::make_shared<VolumeFlags>();
+
+  CLI::App* create =
+      AddCommand(group, session, flags, "create", "Creates a volume that reads as zero.", Create);
+  AddName(create, flags.get());
+  AddParsed(create, "--size", "SIZE", "Size in bytes, or with a unit: 512MiB, 1GiB", ParseBytes,
+            &flags->size_bytes)
+      ->required();
+  AddDurability(create, flags.get());
+  create->footer("Example:  faultline volume create disk --size=1GiB");
+
+  AddCommand(group, session, flags, "list", "Lists all volumes and snapshots, by name.", List)
+      ->footer("Example:  faultline --output=json volume list");
+  CLI::App* stat =
+      AddCommand(group, session, flags, "stat", "Tells about one volume or snapshot.", Stat);
+  AddName(stat, flags.get(), "Name of the volume or snapshot");
+  stat->footer("Example:  faultline volume stat disk");
+
+  AddTransferCommands(group, session, flags);
+  AddLayerCommands(group, session, flags);
+
+  CLI::App* remove = AddCommand(group, session, flags, "delete",
+                                "Deletes a volume or snapshot and frees its space.", Delete);
+  AddName(remove, flags.get(), "Name of the volume or snapshot");
+  remove->footer("Example:  faultline volume delete disk");
+}
+
+}  // namespace faultline
