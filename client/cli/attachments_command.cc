@@ -25,9 +25,9 @@ absl::Status Attachments(const Session& session, const std::string& socket) {
   if (session.output == OutputFormat::kJson) {
     nlohmann::ordered_json list = nlohmann::ordered_json::array();
     for (const AttachmentStats& stats : *attachments) list.push_back(AttachmentToJson(stats));
-    Print(list);
+    PrintJson(list);
   } else {
-    Print(FormatAttachments(*attachments));
+    PrintText(FormatAttachments(*attachments));
   }
   return absl::OkStatus();
 }

@@ -77,7 +77,7 @@ void RegisterCompletionCommand(CLI::App* app, Session* session) {
   bash->footer("Example:  source <(faultline completion bash)");
   bash->callback([app, session] {
     session->run = [app] {
-      Print(BashCompletion(app));
+      PrintText(BashCompletion(app));
       return absl::OkStatus();
     };
   });

@@ -11,11 +11,11 @@
 namespace faultline {
 
 // To the standard output, whose errors main() looks for at the end.
-inline void Print(absl::string_view text) { fwrite(text.data(), 1, text.size(), stdout); }
+inline void PrintText(absl::string_view text) { fwrite(text.data(), 1, text.size(), stdout); }
 
-inline void Print(const nlohmann::ordered_json& json) {
+inline void PrintJson(const nlohmann::ordered_json& json) {
   // What is no UTF-8 (a file's name may be anything) is replaced, not refused.
-  Print(json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+  PrintText(json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
 }
 
 }  // namespace faultline

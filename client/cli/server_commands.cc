@@ -20,9 +20,9 @@ absl::Status Status(const Session& session) {
   const absl::StatusOr<rpc::ServerStatus> status = (*client)->GetServerStatus();
   if (!status.ok()) return status.status();
   if (session.output == OutputFormat::kJson) {
-    Print(ServerStatusToJson(*status));
+    PrintJson(ServerStatusToJson(*status));
   } else {
-    Print(FormatServerStatus(*status, absl::Now()));
+    PrintText(FormatServerStatus(*status, absl::Now()));
   }
   return absl::OkStatus();
 }

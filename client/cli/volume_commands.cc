@@ -42,9 +42,9 @@ absl::Status PrintVolume(const Session& session, const absl::StatusOr<rpc::Volum
                          absl::string_view done) {
   if (!volume.ok()) return volume.status();
   if (session.output == OutputFormat::kJson) {
-    Print(VolumeToJson(*volume));
+    PrintJson(VolumeToJson(*volume));
   } else {
-    Print(absl::StrCat(done, "\n"));
+    PrintText(absl::StrCat(done, "\n"));
   }
   return absl::OkStatus();
 }
@@ -65,9 +65,9 @@ absl::Status List(const Session& session, const VolumeFlags&, AdminClient* clien
   if (session.output == OutputFormat::kJson) {
     nlohmann::ordered_json list = nlohmann::ordered_json::array();
     for (const rpc::Volume& volume : *volumes) list.push_back(VolumeToJson(volume));
-    Print(list);
+    PrintJson(list);
   } else {
-    Print(FormatVolumes(*volumes));
+    PrintText(FormatVolumes(*volumes));
   }
   return absl::OkStatus();
 }
@@ -76,9 +76,9 @@ absl::Status Stat(const Session& session, const VolumeFlags& flags, AdminClient*
   const absl::StatusOr<rpc::Volume> volume = client->StatVolume(flags.name);
   if (!volume.ok()) return volume.status();
   if (session.output == OutputFormat::kJson) {
-    Print(VolumeToJson(*volume));
+    PrintJson(VolumeToJson(*volume));
   } else {
-    Print(FormatVolume(*volume));
+    PrintText(FormatVolume(*volume));
   }
   return absl::OkStatus();
 }
@@ -125,13 +125,13 @@ absl::Status Export(const Session& session, const VolumeFlags& flags, AdminClien
   if (!status.ok()) return status;
   if (flags.file == "-") return absl::OkStatus();
   if (session.output == OutputFormat::kJson) {
-    Print(nlohmann::ordered_json{{"name", flags.name},
+    PrintJson(nlohmann::ordered_json{{"name", flags.name},
                                  {"file", flags.file},
                                  {"size_bytes", size},
                                  {"data_bytes", (*writer)->data_bytes()},
                                  {"seconds", absl::ToDoubleSeconds(progress.elapsed())}});
   } else {
-    Print(absl::StrCat("exported volume ", flags.name, " to ", flags.file, " (",
+    PrintText(absl::StrCat("exported volume ", flags.name, " to ", flags.file, " (",
                        Speed(size, progress.elapsed()), ")\n"));
   }
   return absl::OkStatus();
@@ -162,9 +162,9 @@ absl::Status Trim(const Session& session, const VolumeFlags& flags, AdminClient*
 absl::Status Delete(const Session& session, const VolumeFlags& flags, AdminClient* client) {
   if (absl::Status status = client->DeleteVolume(flags.name); !status.ok()) return status;
   if (session.output == OutputFormat::kJson) {
-    Print(nlohmann::ordered_json{{"deleted", flags.name}});
+    PrintJson(nlohmann::ordered_json{{"deleted", flags.name}});
   } else {
-    Print(absl::StrCat("deleted ", flags.name, "\n"));
+    PrintText(absl::StrCat("deleted ", flags.name, "\n"));
   }
   return absl::OkStatus();
 }
