@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/lib/faultline.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "client/lib/agent_connection.h"
+#include "client/lib/agent_watcher.h"
+#include "client/lib/failure.h"
+#include "client/lib/open_userfaultfd.h"
+#include "client/unique_fd.h"
+
+using faultline::AgentConnection;
+using faultline::AgentWatcher;
+using faultline::Failure;
+using faultline::OnAgentLoss;
+using faultline::Success;
+using faultline::SystemFailure;
+using faultline::UniqueFd;
+using nlohmann::json;
+
+struct faultline_mapping {
+  explicit faultline_mapping(std::chrono::milliseconds timeout) : agent(timeout) {}
+  ~faultline_mapping() {
+    watcher.Stop();
+    // Before munmap: without an agent nobody else would have it any more, and munmap would wait for
+    // somebody to read of it.
+    uffd.reset();
+    if (address != nullptr) munmap(address, length);
+  }
+
+  AgentConnection agent;
+  UniqueFd uffd;
+  UniqueFd memfd;
+  void* address = nullptr;
+  uint64_t length = 0;
+  uint64_t attachment = 0;
+  AgentWatcher watcher;  // uses `agent`
+};
+
+namespace {
+
+constexpr uint64_t kPageBytes = 4096;
+constexpr std::chrono::milliseconds kDefaultTimeout{30'000};
+
+std::string SocketPath(const faultline_map_options& options) {
+  if (options.socket_path != nullptr) return options.socket_path;
+  const char* path = getenv("FAULTLINE_SOCKET");
+  return path != nullptr ? path : FAULTLINE_DEFAULT_SOCKET;
+}
+
+Failure CheckOptions(const faultline_map_options& options) {
+  if (options.volume == nullptr) return {EINVAL, "no volume is named"};
+  if (options.offset % kPageBytes != 0 || options.length % kPageBytes != 0) {
+    return {EINVAL, "offset " + std::to_string(options.offset) + " and length " +
+                        std::to_string(options.length) + " must be multiples of 4096"};
+  }
+  if (options.memory != FAULTLINE_MAP_PRIVATE && options.memory != FAULTLINE_MAP_SHARED) {
+    return {EINVAL, "unknown kind of memory " + std::to_string(options.memory)};
+  }
+  if (options.on_agent_loss != FAULTLINE_ON_AGENT_LOSS_KILL &&
+      options.on_agent_loss != FAULTLINE_ON_AGENT_LOSS_WAIT) {
+    return {EINVAL, "unknown value " + std::to_string(options.on_agent_loss) +
+                        " for what to do on the loss of the agent"};
+  }
+  if (sysconf(_SC_PAGESIZE) != static_cast<long>(kPageBytes)) {
+    return {EINVAL, "this machine's pages are not of 4096 bytes"};
+  }
+  return Success();
+}
+
+// Sets the length that is to be mapped: what the options say, or the rest of the volume.
+Failure FindLength(const faultline_map_options& options, faultline_mapping* mapping) {
+  mapping->length = options.length;
+  if (options.length != 0) return Success();
+  json answer;
+  Failure failure =
+      mapping->agent.Ask({{"query", "volume"}, {"volume", options.volume}}, {}, &answer);
+  if (!failure.ok()) return failure;
+  const auto size = answer.find("size");
+  if (size == answer.end() || !size->is_number_unsigned()) {
+    return {EPROTO, "the agent did not tell the volume's size: " + answer.dump()};
+  }
+  const uint64_t bytes = size->get<uint64_t>();
+  if (options.offset >= bytes) {
+    return {EINVAL, "offset " + std::to_string(options.offset) + " is not within volume " +
+                        options.volume + ", which has " + std::to_string(bytes) + " bytes"};
+  }
+  mapping->length = bytes - options.offset;
+  return Success();
+}
+
+Failure MapMemory(const faultline_map_options& options, faultline_mapping* mapping) {
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  if (options.memory == FAULTLINE_MAP_SHARED) {
+    mapping->memfd.reset(memfd_create("faultline", MFD_CLOEXEC));
+    if (!mapping->memfd ||
+        ftruncate(mapping->memfd.get(), static_cast<off_t>(mapping->length)) != 0) {
+      return SystemFailure("cannot make a memfd of " + std::to_string(mapping->length) + " bytes");
+    }
+    flags = MAP_SHARED | MAP_NORESERVE;
+  }
+  void* address =
+      mmap(nullptr, mapping->length, PROT_READ | PROT_WRITE, flags, mapping->memfd.get(), 0);
+  if (address == MAP_FAILED) {
+    return SystemFailure("cannot map " + std::to_string(mapping->length) + " bytes");
+  }
+  mapping->address = address;
+  if (madvise(address, mapping->length, MADV_DONTFORK) != 0) {
+    return SystemFailure("cannot keep the memory out of child processes");
+  }
+  return Success();
+}
+
+Failure HandOver(const faultline_map_options& options, faultline_mapping* mapping) {
+  json range = {{"base_host_virt_addr", reinterpret_cast<uintptr_t>(mapping->address)},
+                {"size", mapping->length},
+                {"offset", options.offset},
+                {"page_size", kPageBytes}};
+  std::vector<int> descriptors = {mapping->uffd.get()};
+  if (mapping->memfd) {
+    range["memfd"] = 0;
+    descriptors.push_back(mapping->memfd.get());
+  }
+  const json request = {{"volume", options.volume},
+                        {"mappings", json::array({range})},
+                        {"mode", "lazy"},
+                        {"register", true}};
+  json answer;
+  Failure failure = mapping->agent.Ask(request, descriptors, &answer);
+  if (!failure.ok()) return failure;
+  const auto id = answer.find("attachment");
+  if (id == answer.end() || !id->is_number_unsigned()) {
+    return {EPROTO, "the agent did not tell the attachment: " + answer.dump()};
+  }
+  mapping->attachment = id->get<uint64_t>();
+  return Success();
+}
+
+Failure Map(const faultline_map_options& options, faultline_mapping* mapping) {
+  Failure failure = mapping->agent.Connect(SocketPath(options));
+  if (!failure.ok()) return failure;
+  if (failure = FindLength(options, mapping); !failure.ok()) return failure;
+  if (failure = faultline::OpenUserfaultfd(&mapping->uffd); !failure.ok()) return failure;
+  if (failure = MapMemory(options, mapping); !failure.ok()) return failure;
+  if (failure = HandOver(options, mapping); !failure.ok()) return failure;
+  return mapping->watcher.Start(mapping->agent.fd(),
+                                options.on_agent_loss == FAULTLINE_ON_AGENT_LOSS_WAIT
+                                    ? OnAgentLoss::kWait
+                                    : OnAgentLoss::kKill,
+                                std::string("volume ") + options.volume);
+}
+
+int Return(const Failure& failure, faultline_error* error) {
+  if (error != nullptr) {
+    const size_t size = failure.message.copy(error->message, sizeof error->message - 1);
+    error->message[size] = '\0';
+  }
+  return -failure.code;
+}
+
+}  // namespace
+
+int faultline_map(const faultline_map_options* options, faultline_mapping** mapping,
+                  faultline_error* error) {
+  if (options == nullptr || mapping == nullptr) {
+    return Return({EINVAL, "faultline_map needs options and a place for the mapping"}, error);
+  }
+  // A program that was built with an older header has a shorter struct.
+  faultline_map_options known = FAULTLINE_MAP_OPTIONS_INIT;
+  if (options->struct_size < sizeof known.struct_size || options->struct_size > sizeof known) {
+    return Return({EINVAL, "the options have struct_size " + std::to_string(options->struct_size) +
+                               "; start from FAULTLINE_MAP_OPTIONS_INIT, and with a library that "
+                               "is as new as the header"},
+                  error);
+  }
+  memcpy(&known, options, options->struct_size);
+  if (Failure failure = CheckOptions(known); !failure.ok()) return Return(failure, error);
+  const auto timeout =
+      known.timeout_ms == 0 ? kDefaultTimeout : std::chrono::milliseconds(known.timeout_ms);
+  auto made = std::make_unique<faultline_mapping>(timeout);
+  const Failure failure = Map(known, made.get());
+  if (failure.ok()) *mapping = made.release();
+  return Return(failure, error);
+}
+
+int faultline_unmap(faultline_mapping* mapping, faultline_error* error) {
+  if (mapping == nullptr) return Return({EINVAL, "there is no mapping"}, error);
+  const std::unique_ptr<faultline_mapping> owned(mapping);
+  // In this order: from here on the end of the agent is no loss; our descriptor goes before munmap,
+  // which waits for the agent to read of it, but not for one that is gone with the last descriptor.
+  mapping->watcher.Stop();
+  mapping->uffd.reset();
+  munmap(mapping->address, mapping->length);
+  mapping->address = nullptr;
+  json answer;
+  Failure failure = mapping->agent.Ask({{"detach", true}}, {}, &answer);
+  // The memory is gone, and so is an agent that has ended: nothing is left to detach from.
+  if (failure.code == ECONNRESET || failure.code == EPIPE) failure = Success();
+  return Return(failure, error);
+}
+
+void* faultline_address(const faultline_mapping* mapping) { return mapping->address; }
+uint64_t faultline_length(const faultline_mapping* mapping) { return mapping->length; }
+uint64_t faultline_attachment(const faultline_mapping* mapping) { return mapping->attachment; }
+int faultline_memfd(const faultline_mapping* mapping) { return mapping->memfd.get(); }

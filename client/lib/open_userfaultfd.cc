@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/lib/open_userfaultfd.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+
+namespace faultline {
+namespace {
+
+// Newer than the headers of some build hosts: Linux 6.1 and 5.11.
+constexpr unsigned long kUserfaultfdIocNew = 0xaa00;  // _IO(0xAA, 0x00)
+constexpr int kUserModeOnly = 1;
+
+constexpr int kFlags = O_CLOEXEC | O_NONBLOCK;
+
+int OpenBySyscall(int flags) { return static_cast<int>(syscall(SYS_userfaultfd, flags)); }
+
+}  // namespace
+
+Failure OpenUserfaultfd(UniqueFd* uffd) {
+  if (const UniqueFd device(open("/dev/userfaultfd", O_RDWR | O_CLOEXEC)); device) {
+    uffd->reset(ioctl(device.get(), kUserfaultfdIocNew, kFlags));
+    if (*uffd) return Success();
+  }
+  uffd->reset(OpenBySyscall(kFlags));
+  if (*uffd) return Success();
+  if (errno == EPERM || errno == EACCES) {
+    uffd->reset(OpenBySyscall(kFlags | kUserModeOnly));
+    if (*uffd) return Success();
+  }
+  if (errno == EPERM || errno == EACCES) {
+    return {EPERM,
+            "this process may not have a userfaultfd; give it one of: root or CAP_SYS_PTRACE; read "
+            "and write permission on /dev/userfaultfd (Linux 6.1); or set "
+            "sysctl vm.unprivileged_userfaultfd=1 (in a container also a seccomp profile that "
+            "allows userfaultfd)"};
+  }
+  return SystemFailure("cannot open a userfaultfd");
+}
+
+}  // namespace faultline
