@@ -15,10 +15,6 @@
 
 namespace faultline {
 
-// A fetch of at most this many pages is answered on the thread that read it: handing it to another
-// thread would cost more than reading 16 pages from memory does.
-inline constexpr uint64_t kMaxInlinePages = 16;
-
 // Thread-safe. Everything is borrowed and must outlive the service and its calls.
 class PageService final
     : public rpc::PageService::WithCallbackMethod_OpenVolume<

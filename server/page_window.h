@@ -18,6 +18,10 @@ namespace faultline {
 // work, however much there is of it, does not make a fault wait.
 enum class RequestLane : uint8_t { kDemand, kBulk };
 
+// A fetch of at most this many pages is a demand request. It is answered on the thread that read
+// it: handing it to another would cost more than reading 16 pages from memory does.
+inline constexpr uint64_t kMaxInlinePages = 16;
+
 // Thread-safe.
 class PageWindow {
  public:
