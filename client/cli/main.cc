@@ -16,10 +16,8 @@ namespace faultline {
 namespace {
 
 constexpr RegisterCommands kCommands[] = {
-    RegisterVolumeCommands,
-    RegisterServerCommands,
-    RegisterAttachmentsCommand,
-    RegisterCompletionCommand,
+    RegisterVolumeCommands, RegisterServerCommands, RegisterAttachmentsCommand,
+    RegisterDemoCommand,    RegisterBenchCommand,   RegisterCompletionCommand,
 };
 
 constexpr int kFailure = 1;

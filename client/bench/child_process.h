@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef FAULTLINE_CLIENT_BENCH_CHILD_PROCESS_H_
+#define FAULTLINE_CLIENT_BENCH_CHILD_PROCESS_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/time/time.h>
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "client/unique_fd.h"
+
+namespace faultline {
+
+// A program that runs beside this one and never outlives it. Not thread-safe; to be started from
+// the main thread, whose end ends it, too.
+class ChildProcess {
+ public:
+  struct Streams {
+    int in = -1;   // borrowed; -1: /dev/null
+    int out = -1;  // borrowed; -1: inherited
+    int err = -1;
+  };
+
+  // NOT_FOUND, naming the program, where it cannot be run.
+  static absl::StatusOr<ChildProcess> Start(const std::vector<std::string>& argv, Streams streams);
+
+  ChildProcess() = default;
+  ChildProcess(ChildProcess&& other) noexcept;
+  ChildProcess& operator=(ChildProcess&& other) noexcept;
+  // Asks it to end (SIGTERM), and after five seconds makes it.
+  ~ChildProcess();
+
+  pid_t pid() const { return pid_; }
+  bool running();
+  // Waits for its end; the exit status, or 128 and the number of the signal.
+  int Wait();
+  int Terminate();
+
+ private:
+  pid_t pid_ = -1;  // -1: none, or reaped
+  int status_ = 0;
+};
+
+// Runs a program to its end and returns what it wrote to its standard output. INTERNAL, with what
+// it wrote to its standard error, where it fails.
+absl::StatusOr<std::string> RunProgram(const std::vector<std::string>& argv);
+
+// Reads from `fd` up to the end of a line, or the end of the stream.
+std::string ReadLine(int fd);
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_BENCH_CHILD_PROCESS_H_
