@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The client agent: serves the page faults of the processes that hand their memory over to it.
+#include <absl/strings/ascii.h>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_replace.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include <CLI/CLI.hpp>
+
+#include "client/attach/handover_server.h"
+#include "client/pager.h"
+#include "client/remote/page_server.h"
+#include "proto/log.h"
+#include "proto/units.h"
+
+namespace faultline {
+namespace {
+
+constexpr int kExitFailed = 1;
+constexpr int kExitAtSecondSignal = 3;
+
+// Arenas of malloc: each thread beyond has to share, which costs little here, where hardly anything
+// is allocated on the way of a fault, and spares the agent some memory for each of its threads.
+constexpr int kMallocArenas = 2;
+// Connections that are no attachment: queries, and handovers under way.
+constexpr size_t kOtherConnections = 64;
+// Of one attachment: connection, userfaultfd, pidfds; with room for a few of its children.
+constexpr size_t kDescriptorsPerAttachment = 8;
+
+enum class Prefetch { kNone };
+
+struct Flags {
+  PageServerOptions page_server;
+  PagerOptions pager;
+  HandoverServerOptions handover;
+  Prefetch prefetch = Prefetch::kNone;
+  LogLevel log_level = LogLevel::kInfo;
+};
+
+// Runs `parse` on a flag's text; its error becomes that of the flag.
+template <typename T>
+auto Parsing(std::string name, absl::StatusOr<T> (*parse)(absl::string_view), T* target) {
+  return [name = std::move(name), parse, target](const std::string& text) {
+    absl::StatusOr<T> parsed = parse(text);
+    if (!parsed.ok()) throw CLI::ValidationError(name, std::string(parsed.status().message()));
+    *target = *std::move(parsed);
+  };
+}
+
+absl::StatusOr<LogLevel> ParseLevel(absl::string_view text) {
+  LogLevel level;
+  if (ParseLogLevel(text, &level)) return level;
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", text, "\" is no log level; write debug, info, warning or error"));
+}
+
+absl::StatusOr<mode_t> ParseMode(absl::string_view text) {
+  mode_t mode = 0;
+  bool valid = !text.empty() && text.size() <= 4;
+  for (const char c : text) {
+    valid = valid && c >= '0' && c <= '7';
+    mode = mode * 8 + static_cast<mode_t>(c - '0');
+  }
+  if (valid && mode <= 0777) return mode;
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", text, "\" is no file mode; write it in octal, such as 0660"));
+}
+
+absl::StatusOr<Prefetch> ParsePrefetch(absl::string_view text) {
+  if (text == "none") return Prefetch::kNone;
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", text, "\" is not available; this version knows none"));
+}
+
+std::string EnvironmentName(const std::string& flag) {
+  return absl::StrCat("FAULTLINE_AGENT_",
+                      absl::AsciiStrToUpper(absl::StrReplaceAll(flag.substr(2), {{"-", "_"}})));
+}
+
+// A flag whose text `parse` reads.
+template <typename T>
+void AddParsed(CLI::App& app, const std::string& name,
+               absl::StatusOr<T> (*parse)(absl::string_view), T* target, const std::string& type,
+               const std::string& default_text, const std::string& help) {
+  app.add_option_function<std::string>(name, Parsing(name, parse, target), help)
+      ->type_name(type)
+      ->default_str(default_text)
+      ->envname(EnvironmentName(name));
+}
+
+void AddDuration(CLI::App& app, const std::string& name, absl::Duration* target,
+                 const std::string& help) {
+  AddParsed(app, name, &ParseDuration, target, "DURATION", absl::FormatDuration(*target), help);
+}
+
+template <typename T>
+void AddPlain(CLI::App& app, const std::string& name, T* target, const std::string& type,
+              const std::string& help) {
+  app.add_option(name, *target, help)
+      ->type_name(type)
+      ->capture_default_str()
+      ->envname(EnvironmentName(name));
+}
+
+void AddNumber(CLI::App& app, const std::string& name, int* target, const std::string& help) {
+  app.add_option(name, *target, help)
+      ->type_name("N")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str()
+      ->envname(EnvironmentName(name));
+}
+
+void AddFlags(CLI::App& app, Flags* flags) {
+  HandoverWorkersOptions& workers = flags->handover.workers;
+  AddPlain(app, "--server", &flags->page_server.address, "ADDRESS",
+           "Address of the page server: host:port or unix:path; it may be down now");
+  AddPlain(app, "--socket", &flags->handover.socket_path, "PATH",
+           "Where to listen for processes that hand over their memory");
+  AddParsed(app, "--socket-mode", &ParseMode, &flags->handover.socket_mode, "MODE", "0660",
+            "Permissions of the socket, in octal; who may connect may be served");
+  AddPlain(app, "--volume", &workers.volume, "NAME",
+           "Volume of handovers that name none, which are those in Firecracker's form");
+  AddParsed(app, "--prefetch", &ParsePrefetch, &flags->prefetch, "POLICY", "none",
+            "Pages to fetch before they are touched: none");
+  AddParsed(app, "--fault-policy", &ParseFaultPolicy, &workers.attachment.policy, "POLICY",
+            std::string(FaultPolicyName(workers.attachment.policy)),
+            "End of a fault that cannot be served: wait (try for ever), poison (the access gets "
+            "SIGBUS) or kill (the process gets SIGKILL)");
+  AddDuration(app, "--fault-deadline", &workers.attachment.fault_deadline,
+              "How long a fault waits for a page server that does not answer, before the fault "
+              "policy decides, such as 60s");
+  AddNumber(app, "--readers", &flags->pager.readers, "Threads that read page faults");
+  AddNumber(app, "--threads", &flags->page_server.threads,
+            "Threads that receive pages and fill memory");
+  AddDuration(app, "--handover-timeout", &flags->handover.handover_timeout,
+              "How long a process may take for its handover, and the agent for opening its volume");
+  app.add_option("--max-attachments", workers.max_attachments,
+                 "Processes served at the same time; more are refused")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str()
+      ->envname(EnvironmentName("--max-attachments"));
+  AddParsed(app, "--log-level", &ParseLevel, &flags->log_level, "LEVEL", "info",
+            "Least level that is logged: debug, info, warning or error");
+  app.set_config("--config", "", "TOML file with the flags' names as keys: volume = \"vm\"")
+      ->type_name("FILE")
+      ->envname(EnvironmentName("--config"));
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  app.set_version_flag("--version", "faultline-agent " FAULTLINE_VERSION);
+}
+
+// Blocks the signals that end the agent, in this thread and all that it will start, so that
+// WaitForSignal() gets them.
+sigset_t BlockSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  // A peer that goes away is an error of its write.
+  signal(SIGPIPE, SIG_IGN);
+  return signals;
+}
+
+const char* WaitForSignal(const sigset_t& signals) {
+  int signal_number = 0;
+  sigwait(&signals, &signal_number);
+  return strsignal(signal_number);
+}
+
+void RaiseDescriptorLimit(size_t max_attachments) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  const size_t needed = (max_attachments + kOtherConnections) * kDescriptorsPerAttachment;
+  if (limit.rlim_cur < needed) {
+    LogWarning(absl::StrCat("at most ", limit.rlim_cur, " open files are allowed, but ",
+                            max_attachments, " attachments may need ", needed,
+                            "; raise the limit (LimitNOFILE) or lower --max-attachments"));
+  }
+}
+
+// In the order of construction; each uses those before it.
+struct Agent {
+  std::unique_ptr<PageServer> page_server;
+  std::unique_ptr<Pager> pager;
+  std::unique_ptr<HandoverServer> handovers;
+
+  // Leaves no process with memory that turns into zeros.
+  void Stop() {
+    handovers->StopHandovers();
+    pager->Stop();
+    // Only now, so that peers that watch their connection find all decided.
+    handovers.reset();
+    pager.reset();
+    page_server.reset();
+  }
+};
+
+absl::Status StartAgent(const Flags& flags, Agent* agent) {
+  absl::StatusOr<std::unique_ptr<PageServer>> page_server = PageServer::Create(flags.page_server);
+  if (!page_server.ok()) return page_server.status();
+  agent->page_server = *std::move(page_server);
+  absl::StatusOr<std::unique_ptr<Pager>> pager = Pager::Create(flags.pager);
+  if (!pager.ok()) return pager.status();
+  agent->pager = *std::move(pager);
+  absl::StatusOr<std::unique_ptr<HandoverServer>> handovers = HandoverServer::Start(
+      flags.handover, agent->pager.get(),
+      [server = agent->page_server.get()](absl::string_view volume, absl::Time deadline) {
+        return server->OpenVolume(volume, deadline);
+      });
+  if (!handovers.ok()) return handovers.status();
+  agent->handovers = *std::move(handovers);
+  return absl::OkStatus();
+}
+
+int RunAgent(const Flags& flags) {
+  const sigset_t signals = BlockSignals();
+  RaiseDescriptorLimit(flags.handover.workers.max_attachments);
+  Agent agent;
+  if (absl::Status status = StartAgent(flags, &agent); !status.ok()) {
+    LogError(absl::StrCat("cannot start: ", status.message()));
+    return kExitFailed;
+  }
+  const HandoverWorkersOptions& workers = flags.handover.workers;
+  LogInfo(absl::StrCat(
+      "ready: handovers at ", flags.handover.socket_path, ", pages from ",
+      flags.page_server.address, ", ",
+      workers.volume.empty() ? "volumes as named" : absl::StrCat("volume ", workers.volume),
+      ", fault policy ", FaultPolicyName(workers.attachment.policy), " after ",
+      absl::FormatDuration(workers.attachment.fault_deadline)));
+
+  LogInfo(absl::StrCat("got ", WaitForSignal(signals),
+                       "; ending all attachments, a second signal ends at once"));
+  std::thread([signals] {
+    LogError(absl::StrCat("got ", WaitForSignal(signals),
+                          " while stopping; exiting. Memory that is not filled turns into zeros in "
+                          "processes that keep no userfaultfd of their own, and hangs in those "
+                          "that do"));
+    _exit(kExitAtSecondSignal);
+  }).detach();
+  agent.Stop();
+  LogInfo("stopped");
+  return 0;
+}
+
+int Main(int argc, char** argv) {
+  mallopt(M_ARENA_MAX, kMallocArenas);
+  Flags flags;
+  flags.page_server.address = "127.0.0.1:7400";
+  flags.handover.socket_path = "/run/faultline/agent.sock";
+  CLI::App app(
+      "The client agent: catches the page faults of processes that hand their memory over to it, "
+      "and fills it with pages of a page server.\n"
+      "Flags may also be given in the environment, as FAULTLINE_AGENT_ and the flag's name.");
+  AddFlags(app, &flags);
+  CLI11_PARSE(app, argc, argv);
+  flags.handover.workers.open_timeout = flags.handover.handover_timeout;
+  flags.handover.max_connections = flags.handover.workers.max_attachments + kOtherConnections;
+  InitLog("faultline-agent", flags.log_level);
+  return RunAgent(flags);
+}
+
+}  // namespace
+}  // namespace faultline
+
+int main(int argc, char** argv) { return faultline::Main(argc, argv); }
