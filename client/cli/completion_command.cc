@@ -4,6 +4,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,9 @@ std::string Words(const CLI::App* app) {
   for (const CLI::App* a = app; a != nullptr; a = a->get_parent()) {
     for (const CLI::Option* option : a->get_options()) {
       for (const std::string& name : option->get_lnames()) {
-        words.push_back(absl::StrCat("--", name, option->get_items_expected_max() > 0 ? "=" : ""));
+        const std::string word =
+            absl::StrCat("--", name, option->get_items_expected_max() > 0 ? "=" : "");
+        if (std::find(words.begin(), words.end(), word) == words.end()) words.push_back(word);
       }
     }
   }

@@ -16,8 +16,11 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// "12", "9.8KiB", "50.0%", "-"; no date and no time of day.
 bool IsNumber(const std::string& cell) {
-  return cell == "-" || (!cell.empty() && absl::ascii_isdigit(static_cast<unsigned char>(cell[0])));
+  return cell == "-" ||
+         (!cell.empty() && absl::ascii_isdigit(static_cast<unsigned char>(cell[0])) &&
+          cell.find_first_of("-:") == std::string::npos);
 }
 
 std::string Pad(const std::string& cell, size_t width, bool right) {

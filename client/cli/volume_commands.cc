@@ -126,13 +126,13 @@ absl::Status Export(const Session& session, const VolumeFlags& flags, AdminClien
   if (flags.file == "-") return absl::OkStatus();
   if (session.output == OutputFormat::kJson) {
     PrintJson(nlohmann::ordered_json{{"name", flags.name},
-                                 {"file", flags.file},
-                                 {"size_bytes", size},
-                                 {"data_bytes", (*writer)->data_bytes()},
-                                 {"seconds", absl::ToDoubleSeconds(progress.elapsed())}});
+                                     {"file", flags.file},
+                                     {"size_bytes", size},
+                                     {"data_bytes", (*writer)->data_bytes()},
+                                     {"seconds", absl::ToDoubleSeconds(progress.elapsed())}});
   } else {
     PrintText(absl::StrCat("exported volume ", flags.name, " to ", flags.file, " (",
-                       Speed(size, progress.elapsed()), ")\n"));
+                           Speed(size, progress.elapsed()), ")\n"));
   }
   return absl::OkStatus();
 }
