@@ -521,4 +521,14 @@ absl::StatusOr<VolumeInfo> VolumeCatalog::CommitImport(const ImportIntoLayer& im
   return changed;
 }
 
+absl::StatusOr<uint64_t> VolumeCatalog::StoredBytes(const VolumeInfo& info) const {
+  uint64_t total = 0;
+  for (LayerId layer : info.layers) {
+    const absl::StatusOr<uint64_t> stored = store_->StoredBytes(layer);
+    if (!stored.ok()) return stored.status();
+    total += *stored;
+  }
+  return total;
+}
+
 }  // namespace faultline
