@@ -4,6 +4,7 @@
 #include <absl/cleanup/cleanup.h>
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
+#include <fcntl.h>
 #include <rocksdb/convenience.h>
 #include <rocksdb/db.h>
 #include <rocksdb/listener.h>
@@ -469,9 +470,19 @@ bool RocksDbPageStore::Reclaim(LayerId layer) {
   return db_->CompactRange(options, pages_, &first, &last).ok();
 }
 
+// Makes the entries of the directory `dir` durable.
+absl::Status SyncDirectory(const std::string& dir) {
+  const int fd = open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int error = fd < 0 || fsync(fd) != 0 ? errno : 0;
+  if (fd >= 0) close(fd);
+  if (error == 0) return absl::OkStatus();
+  return absl::ErrnoToStatus(error, absl::StrCat("cannot sync directory ", dir));
+}
+
 // Makes `dir` unless it is there.
 absl::Status MakeDirectory(const std::string& dir) {
-  if (mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) {
+  if (mkdir(dir.c_str(), 0700) == 0) return SyncDirectory(dir + "/..");
+  if (errno != EEXIST) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot make the store's directory ", dir));
   }
   if (!std::filesystem::is_directory(dir)) {
@@ -492,7 +503,10 @@ absl::StatusOr<std::unique_ptr<PageStore>> OpenRocksDbPageStore(const std::strin
     return absl::InvalidArgumentError("the store rocksdb: needs a directory, as in rocksdb:DIR");
   }
   if (absl::Status status = MakeDirectory(dir); !status.ok()) return status;
-  return RocksDbPageStore::Open(dir, options);
+  auto store = RocksDbPageStore::Open(dir, options);
+  if (!store.ok()) return store.status();
+  if (absl::Status status = SyncDirectory(dir); !status.ok()) return status;
+  return store;
 }
 
 }  // namespace faultline
