@@ -5,6 +5,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 #include <absl/strings/str_replace.h>
+#include <grpc/support/log.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -150,8 +151,12 @@ absl::StatusOr<std::unique_ptr<Server>> StartServer(const Flags& flags) {
   return Server::Start(flags.server, *std::move(catalog));
 }
 
+// gRPC's own messages: what matters of them comes as a status as well.
+void LogOfGrpc(gpr_log_func_args* message) { LogDebug(absl::StrCat("gRPC: ", message->message)); }
+
 int Run(const Flags& flags) {
   InitLog("faultline-server", flags.log_level);
+  gpr_set_log_function(&LogOfGrpc);
   const sigset_t signals = BlockSignals();
   absl::StatusOr<std::unique_ptr<Server>> server = StartServer(flags);
   if (!server.ok()) {
