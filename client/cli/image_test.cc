@@ -45,8 +45,10 @@ class ImageTest : public testing::Test {
   }
 
   static std::string ReadFile(const std::string& path) {
-    std::ifstream in(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
+    std::string bytes(fs::file_size(path), '\0');
+    std::ifstream(path, std::ios::binary)
+        .read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    return bytes;
   }
 
   // As an import and an export would move it, the pages that an import leaves out filled in.

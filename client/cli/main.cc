@@ -36,11 +36,13 @@ int Main(int argc, char** argv) {
   app.get_formatter()->column_width(34);
   app.add_option("--server", session.server, "Address of the page server: host:port or unix:path")
       ->envname("FAULTLINE_SERVER")
-      ->default_val("127.0.0.1:7400");
+      ->default_val("127.0.0.1:7400")
+      ->take_last();
   app.add_option("--output", session.output, "How results are printed: text or json")
       ->transform(CLI::CheckedTransformer(std::map<std::string, OutputFormat>{
           {"text", OutputFormat::kText}, {"json", OutputFormat::kJson}}))
-      ->option_text("text|json [text]");
+      ->option_text("text|json [text]")
+      ->take_last();
   app.footer(
       "Exit status: 0 done, 1 failed, 2 wrong usage.\n"
       "Example:  faultline volume create disk --size=1GiB");
