@@ -33,7 +33,7 @@ struct VolumeFlags {
   uint64_t offset_bytes = 0;
   uint64_t length_bytes = 0;
   rpc::Durability durability = rpc::DURABILITY_SYNC;
-  Codec codec = Codec::kLz4;
+  Codec codec = Codec::kRaw;
   bool replace = false;
   Overwrite overwrite = Overwrite::kNo;
 };
@@ -206,8 +206,10 @@ void AddTransferCommands(CLI::App* group, Session* session,
                              Import);
   AddName(app, flags.get());
   app->add_option("FILE", flags->file, "Raw image; holes and zeros cost nothing")->required();
-  AddParsed(app, "--codec", "raw|lz4|zstd [lz4]", "How pages are compressed", ParseCodec,
-            &flags->codec);
+  AddParsed(app, "--codec", "raw|lz4|zstd [raw]",
+            "How pages are compressed; lz4 and zstd save space and bandwidth, raw has the least "
+            "latency",
+            ParseCodec, &flags->codec);
   app->add_flag("--replace", flags->replace, "Replace the content of a volume that holds pages");
   AddDurability(app, flags.get());
   app->footer("Example:  faultline volume import disk disk.raw --codec=zstd");
