@@ -9,7 +9,8 @@ namespace faultline {
 AddressSpace::AddressSpace(const std::vector<Mapping>& mappings) {
   ExclusiveLock lock(lock_);
   for (const Mapping& mapping : mappings) {
-    Insert({{mapping.address, mapping.size}, PageIndex::Containing(mapping.offset)});
+    Insert(
+        {{mapping.address, mapping.size}, PageIndex::Containing(mapping.offset), mapping.shared});
   }
 }
 
@@ -35,16 +36,21 @@ std::optional<AddressSpace::Located> AddressSpace::Locate(PageRange pages) const
   return Located{region.range.start + (part.first - region.first).in_bytes(), part.count};
 }
 
+AddressSpace::Region AddressSpace::Cut(const Region& region, uint64_t start, uint64_t end) {
+  return {{start, end - start},
+          region.first + PageCount((start - region.range.start) / kPageSize),
+          region.shared};
+}
+
 void AddressSpace::ForEachPart(AddressRange range,
-                               absl::FunctionRef<void(AddressRange, PageIndex)> visit) const {
+                               absl::FunctionRef<void(const Part&)> visit) const {
   auto it = by_address_.upper_bound(range.start);
   if (it != by_address_.begin()) --it;
   for (; it != by_address_.end() && it->first < range.end(); ++it) {
     const Region& region = it->second;
     const uint64_t start = std::max(range.start, region.range.start);
     const uint64_t end = std::min(range.end(), region.range.end());
-    if (start >= end) continue;
-    visit({start, end - start}, region.first + PageCount((start - region.range.start) / kPageSize));
+    if (start < end) visit(Cut(region, start, end));
   }
 }
 
@@ -63,15 +69,11 @@ std::vector<AddressSpace::Region> AddressSpace::Extract(AddressRange range) {
   }
   std::vector<Region> inside;
   for (const Region& region : touched) {
-    const auto part = [&](uint64_t start, uint64_t end) {
-      return Region{{start, end - start},
-                    region.first + PageCount((start - region.range.start) / kPageSize)};
-    };
     const uint64_t start = std::max(range.start, region.range.start);
     const uint64_t end = std::min(range.end(), region.range.end());
-    if (region.range.start < start) Insert(part(region.range.start, start));
-    if (end < region.range.end()) Insert(part(end, region.range.end()));
-    inside.push_back(part(start, end));
+    if (region.range.start < start) Insert(Cut(region, region.range.start, start));
+    if (end < region.range.end()) Insert(Cut(region, end, region.range.end()));
+    inside.push_back(Cut(region, start, end));
   }
   return inside;
 }

@@ -45,9 +45,16 @@ class AddressSpace {
   // page is not mapped (any more). REQUIRES: `pages` is not empty.
   std::optional<Located> Locate(PageRange pages) const ABSL_SHARED_LOCKS_REQUIRED(lock_);
 
-  // Calls `visit` with each part of `range` that is in a region and the first page behind it,
-  // ascending by address.
-  void ForEachPart(AddressRange range, absl::FunctionRef<void(AddressRange, PageIndex)> visit) const
+  // A piece of a region.
+  struct Part {
+    AddressRange range;
+    PageIndex first;
+    bool shared;  // as in Mapping
+
+    PageRange pages() const { return {first, PageCount(range.length / kPageSize)}; }
+  };
+  // Calls `visit` with each part of `range` that is in a region, ascending by address.
+  void ForEachPart(AddressRange range, absl::FunctionRef<void(const Part&)> visit) const
       ABSL_SHARED_LOCKS_REQUIRED(lock_);
 
   // What events do to the map.
@@ -61,13 +68,10 @@ class AddressSpace {
   size_t region_count() const ABSL_SHARED_LOCKS_REQUIRED(lock_) { return by_address_.size(); }
 
  private:
-  struct Region {
-    AddressRange range;
-    PageIndex first;
+  using Region = Part;
 
-    PageRange pages() const { return {first, PageCount(range.length / kPageSize)}; }
-  };
-
+  // The piece of `region` at [start, end).
+  static Region Cut(const Region& region, uint64_t start, uint64_t end);
   void Insert(const Region& region) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Removes what is in `range` and returns it.
   std::vector<Region> Extract(AddressRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);

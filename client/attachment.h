@@ -28,7 +28,8 @@ struct Mapping {
   uint64_t address = 0;
   uint64_t size = 0;
   uint64_t offset = 0;
-  bool shared = false;  // shared memory (shmem, memfd), not private anonymous memory
+  // Shared memory (shmem, memfd), not private anonymous memory. The Pager asks the kernel, too.
+  bool shared = false;
 };
 
 // INVALID_ARGUMENT, naming the mapping and what is wrong with it, unless there is at least one, all

@@ -4,13 +4,16 @@
 #include <absl/strings/str_cat.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <fstream>
 #include <map>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -168,8 +171,8 @@ class Attachment final : public Target {
     std::vector<PageRange> absent;
     SharedLock lock(memory_->space.map_changing_lock());
     for (AddressRange range : memory_->space.Ranges()) {
-      memory_->space.ForEachPart(range, [&](AddressRange part, PageIndex first) {
-        PageRange rest{first, PageCount(part.length / kPageSize)};
+      memory_->space.ForEachPart(range, [&](const AddressSpace::Part& part) {
+        PageRange rest = part.pages();
         while (!rest.empty()) {
           const PageCount run = memory_->table->RunOfSameState(rest);
           if (memory_->table->Get(rest.first) == PageState::kAbsent) {
@@ -196,20 +199,31 @@ class Attachment final : public Target {
   std::atomic<bool> gone_ = false;
 };
 
+// Marks the mappings that the kernel knows to be shared. What it does not let us read stays as the
+// peer has said.
+void AskForShared(pid_t pid, std::vector<Mapping>* mappings) {
+  std::ifstream maps(absl::StrCat("/proc/", pid, "/maps"));
+  for (std::string line; std::getline(maps, line);) {
+    unsigned long start, end;
+    char permissions[5];
+    if (sscanf(line.c_str(), "%lx-%lx %4s", &start, &end, permissions) != 3) continue;
+    if (permissions[3] != 's') continue;
+    for (Mapping& mapping : *mappings) {
+      if (mapping.address < end && start < mapping.address + mapping.size) mapping.shared = true;
+    }
+  }
+}
+
 absl::StatusOr<std::shared_ptr<PagedMemory>> PrepareMemory(AttachRequest* request) {
   if (absl::Status status = CheckMappings(request->mappings, request->source->size());
       !status.ok()) {
     return status;
   }
-  // Without an event for discards, private memory that the target discards would be filled again
-  // from the source. Shared memory keeps its pages when it is discarded by MADV_DONTNEED, and the
-  // event does not tell that from a punched hole, so none is asked for.
-  const bool any_shared = std::any_of(request->mappings.begin(), request->mappings.end(),
-                                      [](const Mapping& mapping) { return mapping.shared; });
-  const uint64_t features = uapi::kFeatureEventRemap | uapi::kFeatureEventUnmap |
-                            (any_shared ? 0 : uapi::kFeatureEventRemove);
+  AskForShared(request->pid, &request->mappings);
+  constexpr uint64_t kFeatures =
+      uapi::kFeatureEventRemap | uapi::kFeatureEventRemove | uapi::kFeatureEventUnmap;
   absl::StatusOr<std::unique_ptr<Uffd>> uffd =
-      request->register_ranges ? AdoptFreshUffd(std::move(request->uffd), features)
+      request->register_ranges ? AdoptFreshUffd(std::move(request->uffd), kFeatures)
                                : AdoptUffd(std::move(request->uffd));
   if (!uffd.ok()) return uffd.status();
   if (((*uffd)->features() & uapi::kFeatureEventFork) != 0) {

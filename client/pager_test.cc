@@ -175,18 +175,36 @@ TEST_P(PagerTest, StopReleasesWhoWaitsWithSigbus) {
   source_->Release();
 }
 
-TEST_P(PagerTest, APageThatTheTargetDiscardedReadsZerosAndIsNotFetchedAgain) {
-  if (GetParam() != MemoryKind::kAnonymous) return;  // shared memory keeps what is discarded
+TEST_P(PagerTest, DiscardedPagesReadAsTheirKindOfMemoryHasThem) {
   TestMemory memory(GetParam(), PageCount(8));
   AttachRequest request = Request(*OpenUffd(), {MappingOf(memory, 0)});
+  request.mappings[0].shared = false;  // the kernel knows
   request.register_ranges = true;
   auto id = pager_->Attach(std::move(request));
   ASSERT_TRUE(id.ok()) << id.status();
   EXPECT_EQ(memory.Read(0, kPageSize), content_.substr(0, kPageSize));
   void* discarded = reinterpret_cast<void*>(memory.address());
   ASSERT_EQ(madvise(discarded, 2 * kPageSize, MADV_DONTNEED), 0);
-  EXPECT_EQ(memory.Read(0, 2 * kPageSize), std::string(2 * kPageSize, '\0'));
+  // Private memory is zero afterwards, filled before or not; shared memory keeps what it has, and
+  // what it has not is still at the source.
+  EXPECT_EQ(memory.Read(0, 2 * kPageSize), GetParam() == MemoryKind::kAnonymous
+                                               ? std::string(2 * kPageSize, '\0')
+                                               : content_.substr(0, 2 * kPageSize));
   EXPECT_EQ(memory.Read(2 * kPageSize, kPageSize), content_.substr(2 * kPageSize, kPageSize));
+}
+
+TEST_P(PagerTest, AHolePunchedIntoSharedMemoryReadsZeros) {
+  if (GetParam() == MemoryKind::kAnonymous) return;  // MADV_REMOVE is for shared memory
+  TestMemory memory(GetParam(), PageCount(4));
+  AttachRequest request = Request(*OpenUffd(), {MappingOf(memory, 0)});
+  request.register_ranges = true;
+  auto id = pager_->Attach(std::move(request));
+  ASSERT_TRUE(id.ok()) << id.status();
+  EXPECT_EQ(memory.Read(0, 2 * kPageSize), content_.substr(0, 2 * kPageSize));
+  void* hole = reinterpret_cast<void*>(memory.address());
+  ASSERT_EQ(madvise(hole, kPageSize, MADV_REMOVE), 0);
+  EXPECT_EQ(memory.Read(0, kPageSize), std::string(kPageSize, '\0'));
+  EXPECT_EQ(memory.Read(kPageSize, kPageSize), content_.substr(kPageSize, kPageSize));
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, PagerTest,

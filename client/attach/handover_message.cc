@@ -158,6 +158,7 @@ absl::Status ParseMapping(const json& object, size_t index, HandoverRequest* req
                                                    " descriptors may follow the userfaultfd"));
   }
   (*memfds)[**memfd] = true;
+  request->mappings.back().shared = true;
   return absl::OkStatus();
 }
 

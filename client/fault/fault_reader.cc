@@ -66,10 +66,14 @@ void FaultReader::Apply(const RemapEvent& event) {
 }
 
 void FaultReader::Apply(const RemoveEvent& event) {
-  memory_->space.ForEachPart(event.range, [&](AddressRange part, PageIndex first) {
-    const PageRange pages{first, PageCount(part.length / kPageSize)};
-    for (PageIndex page = pages.first; page < pages.end(); ++page) {
-      memory_->table->Set(page, PageState::kZero);
+  PageTable& table = *memory_->table;
+  memory_->space.ForEachPart(event.range, [&](const AddressSpace::Part& part) {
+    for (PageIndex page = part.first; page < part.pages().end(); ++page) {
+      // The event does not tell MADV_DONTNEED, after which shared memory keeps its pages, from
+      // MADV_REMOVE, which punches a hole. A shared page that was filled and is missing afterwards
+      // was punched, so it is zero; one that never was filled is still at the source.
+      if (part.shared && table.Get(page) == PageState::kAbsent) continue;
+      table.Set(page, PageState::kZero);
     }
   });
 }

@@ -130,6 +130,25 @@ TEST_F(FaultReaderTest, AFaultAfterADiscardReadsZerosAndIsNotFetched) {
   EXPECT_THAT(source_->fetched(), ElementsAre(PageRange::Single(PageIndex(6))));
 }
 
+TEST(FaultReaderOnSharedMemory, ADiscardedPageIsZeroOnlyIfItWasFilledBefore) {
+  FakeMemory fake({{kBase, 10 * P, 0, /*shared=*/true}});
+  FakeTimers timers;
+  FakeTarget target;
+  auto fetcher =
+      std::make_shared<Fetcher>(fake.memory, std::make_shared<MemoryPageSource>(TestVolume(10)),
+                                &timers, &target, AttachmentOptions(), FetchLimits());
+  FaultReader reader(fake.memory.get(), fetcher, &target);
+  fake.memory->table->Set(PageIndex(1), PageState::kPresent);
+  std::vector<UffdEvent> events;
+  events.emplace_back(RemoveEvent{{kBase, 10 * P}});
+  fake.kernel->QueueEvents(std::move(events));
+  fake.kernel->QueueEvents(Faults({1, 2}));
+  ASSERT_TRUE(reader.Drain().ok());
+  EXPECT_EQ(fake.kernel->PageAt(kBase + P), std::string(P, '\0'));
+  EXPECT_EQ(fake.kernel->PageAt(kBase + 2 * P), TestPage(2));
+  fetcher->Stop();
+}
+
 TEST_F(FaultReaderTest, UnmapWakesWhoWaitsThere) {
   source_->Hold();
   kernel_->QueueEvents(Faults({4}));
