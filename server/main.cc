@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <iostream>
 #include <memory>
 #include <string>
 #include <thread>
@@ -189,7 +190,15 @@ int Main(int argc, char** argv) {
       "Flags may also be given in the environment, as FAULTLINE_SERVER_ and the flag's "
       "name.");
   AddFlags(app, &flags);
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ConfigError& error) {
+    std::cerr << "the file given by --config has a key that is no flag: " << error.what()
+              << "\nRun with --help for the flags.\n";
+    return error.get_exit_code();
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  }
   return Run(flags);
 }
 

@@ -137,7 +137,7 @@ TEST_F(ServerProcessTest, WrongFlagsAreExplained) {
       {{"--log-level=loud"}, "write debug, info, warning or error"},
       {{"--max-streams=many"}, "--max-streams"},
       {{"--colour"}, "--colour"},
-      {{"--config", bad_config}, "stor"},
+      {{"--config", bad_config}, "a key that is no flag: INI was not able to parse stor"},
       {{"--config", directory_.File("missing.toml")}, "missing.toml"},
       {{"--store=tape:", "--listen=127.0.0.1:0"}, "tape:"},
       {{"--store=memory:", "--listen=nowhere"}, "\"nowhere\" is no address to listen on"},
