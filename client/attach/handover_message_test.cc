@@ -51,15 +51,16 @@ std::string Repeated(absl::string_view text, size_t count) {
   return all;
 }
 
+std::string VolumeNamed(absl::string_view name) {
+  return absl::StrCat(R"({"volume":)", name, R"(,"mappings":[)", MappingText(), "]}");
+}
+
+// Wrong as JSON, or in a mapping.
 std::vector<Refused> RefusedTexts() {
   const std::string m = MappingText();
   const std::string big = "18446744073709551616";  // 2^64
   const auto with_size = [](absl::string_view size) {
     return absl::StrCat(R"([{"base_host_virt_addr":4096,"offset":0,"size":)", size, "}]");
-  };
-  const auto query = [](absl::string_view rest) { return absl::StrCat(R"({"query":)", rest, "}"); };
-  const auto named = [&](absl::string_view name) {
-    return absl::StrCat(R"({"volume":)", name, R"(,"mappings":[)", m, "]}");
   };
   return {
       {"Nothing", "", "not JSON: parse error at line 1, column 1"},
@@ -99,13 +100,21 @@ std::vector<Refused> RefusedTexts() {
       {"PageSizeZero", "[" + MappingText(R"(,"page_size":0)") + "]", R"("page_size" is 0 bytes)"},
       {"PageSizeFraction", "[" + MappingText(R"(,"page_size":0.5)") + "]",
        R"("page_size" is 0.5, not a whole number)"},
+  };
+}
+
+// Wrong in what is around the mappings.
+std::vector<Refused> RefusedRequests() {
+  const auto query = [](absl::string_view rest) { return absl::StrCat(R"({"query":)", rest, "}"); };
+  return {
       {"VolumeMissing", R"({"mappings":[]})", R"("volume" is missing)"},
-      {"VolumeNumber", named("7"), R"("volume" is 7, not the name of a volume)"},
-      {"VolumeEmpty", named(R"("")"), "no volume can be named \"\": a name has 1 to 128 bytes"},
-      {"VolumeWithSlash", named(R"("a/b")"), "no volume can be named \"a/b\""},
-      {"VolumeWithNul", named(R"("a\u0000b")"), "no volume can be named \"a\\u0000b\""},
-      {"VolumeWithSpace", named(R"("a b")"), "neither \"/\" nor white space"},
-      {"VolumeName10kB", named("\"" + std::string(10'000, 'v') + "\""),
+      {"VolumeNumber", VolumeNamed("7"), R"("volume" is 7, not the name of a volume)"},
+      {"VolumeEmpty", VolumeNamed(R"("")"),
+       "no volume can be named \"\": a name has 1 to 128 bytes"},
+      {"VolumeWithSlash", VolumeNamed(R"("a/b")"), "no volume can be named \"a/b\""},
+      {"VolumeWithNul", VolumeNamed(R"("a\u0000b")"), "no volume can be named \"a\\u0000b\""},
+      {"VolumeWithSpace", VolumeNamed(R"("a b")"), "neither \"/\" nor white space"},
+      {"VolumeName10kB", VolumeNamed("\"" + std::string(10'000, 'v') + "\""),
        "... (10002 bytes): a name has 1 to 128 bytes"},
       {"UnknownKey", Ours(R"(,"prefetch":true)"), R"(unknown key "prefetch")"},
       {"UnknownKeyInMapping",
@@ -130,8 +139,11 @@ std::vector<Refused> RefusedTexts() {
   };
 }
 
-INSTANTIATE_TEST_SUITE_P(Texts, HandoverMessageRefuses, testing::ValuesIn(RefusedTexts()),
-                         [](const auto& refused) { return refused.param.name; });
+std::string NameOf(const testing::TestParamInfo<Refused>& refused) { return refused.param.name; }
+
+INSTANTIATE_TEST_SUITE_P(Texts, HandoverMessageRefuses, testing::ValuesIn(RefusedTexts()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Requests, HandoverMessageRefuses, testing::ValuesIn(RefusedRequests()),
+                         NameOf);
 
 TEST(HandoverMessage, FirecrackerFormsOfAllVersionsAreUnderstood) {
   for (const std::string more : {"", R"(,"page_size_kib":4096)", R"(,"page_size":4096)",

@@ -5,16 +5,24 @@
 // itself.
 #include <absl/strings/str_cat.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <iterator>
 #include <random>
 #include <string>
 #include <thread>
@@ -382,6 +390,60 @@ TEST_F(FaultlineLibTest, OrderlyEndOfTheAgentPoisonsWhatIsMissing) {
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS) << status;
   for (const int fd : {to_test[0], to_test[1], to_child[0], to_child[1]}) close(fd);
+}
+
+// Makes this process one without any privilege; _exit(10) where that fails.
+void DropPrivileges() {
+  constexpr id_t kNobody = 65534;
+  if (setgroups(0, nullptr) != 0 || setgid(kNobody) != 0 || setuid(kNobody) != 0) _exit(10);
+}
+
+// An unprivileged process gets a userfaultfd for its own accesses at least.
+TEST_F(FaultlineLibTest, WorksWithoutPrivilege) {
+  if (getuid() != 0) GTEST_SKIP() << "only root can drop privileges";
+  ASSERT_EQ(chmod(folder_.c_str(), 0755), 0);
+  ASSERT_EQ(chmod(socket_path_.c_str(), 0666), 0);
+  std::string output;
+  const int status = RunChild(
+      [&] {
+        DropPrivileges();
+        faultline_mapping* mapping = Map();
+        if (mapping == nullptr) _exit(1);
+        if (BytesOf(mapping) != Content()) _exit(2);
+        Unmap(mapping);
+      },
+      &output);
+  EXPECT_EQ(status, 0) << output;
+}
+
+// As in a container whose seccomp profile forbids the system call.
+TEST_F(FaultlineLibTest, MessageNamesTheWaysToPermission) {
+  if (getuid() != 0) GTEST_SKIP() << "only root can drop privileges";
+  std::string output;
+  const int status = RunChild(
+      [] {
+        DropPrivileges();
+        sock_filter rules[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        const sock_fprog program = {std::size(rules), rules};
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+            prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
+          _exit(11);
+        }
+        UniqueFd uffd;
+        const Failure failure = OpenUserfaultfd(&uffd);
+        dprintf(STDERR_FILENO, "%d %s", failure.code, failure.message.c_str());
+      },
+      &output);
+  EXPECT_EQ(status, 0);
+  for (const char* part : {"1 this process may not have a userfaultfd", "CAP_SYS_PTRACE",
+                           "/dev/userfaultfd", "sysctl vm.unprivileged_userfaultfd=1"}) {
+    EXPECT_NE(output.find(part), std::string::npos) << part << " is not in: " << output;
+  }
 }
 
 TEST_F(FaultlineLibTest, WorksFromC) {
