@@ -272,6 +272,19 @@ TEST_F(VolumeCatalogTest, DeleteFreesWhatNobodyShares) {
   EXPECT_EQ(LayerKeys(), 0u);
 }
 
+TEST_F(VolumeCatalogTest, StoredBytesCountsSharedLayersForEveryVolumeThatHasThem) {
+  Fill("a", {{1, 1}, {2, 1}});
+  ASSERT_STATUS_OK(catalog_->Snapshot("a", "s"));
+  Fill("a", {{3, 2}});
+  const uint64_t page_bytes = kEncodedHeaderBytes + kPageSize;
+  const auto whole = catalog_->StoredBytes(Find("a")->info());
+  ASSERT_STATUS_OK(whole);
+  EXPECT_EQ(*whole, 3 * page_bytes);
+  const auto frozen = catalog_->StoredBytes(Find("s")->info());
+  ASSERT_STATUS_OK(frozen);
+  EXPECT_EQ(*frozen, 2 * page_bytes);
+}
+
 TEST_F(VolumeCatalogTest, WhoHoldsADeletedVolumeIsTold) {
   const uint64_t epoch = Fill("a", {{1, 1}});
   const auto held = Find("a");
