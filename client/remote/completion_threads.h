@@ -45,8 +45,9 @@ class CompletionThreads {
   grpc::CompletionQueue* queue() { return &queue_; }
 
   // Runs `start`, which starts an operation on queue(). If one completes before `start` returns, as
-  // sending a small message nearly always does, it is returned here for the caller to complete, and
-  // no thread is woken up for it: that is a third of the wake-ups of a fetch.
+  // sending a small message mostly does, it is returned here for the caller to complete, and no
+  // thread is woken up for it. Measured for a lone fetch over loopback: 3.1 to 3.8 context switches
+  // of the client where that happens, 5.8 where it does not.
   template <typename Start>
   std::optional<Event> StartHere(Start&& start) {
     grpc_completion_queue_thread_local_cache_init(queue_.cq());
