@@ -168,7 +168,10 @@ start_server() {
   wait_for "the server to listen" server_listens "$before"
   server_address=$(sed -nE 's/.*listening on ([^,;]+)[,;].*/\1/p' "$scratch/server.log" | tail -n 1)
 }
-count_lines() { grep -c -e "$2" "$scratch/$1" 2>/dev/null || true; }
+count_lines() {
+  [[ -e $scratch/$1 ]] || : >"$scratch/$1"
+  grep -c -e "$2" "$scratch/$1" || true
+}
 server_listens() {
   (($(count_lines server.log 'listening on ') > ${1:-0})) && return
   if has_exited server; then fail "the server has ended"; fi
