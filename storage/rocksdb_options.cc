@@ -4,12 +4,18 @@
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 #include <rocksdb/cache.h>
+#include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/table.h>
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <memory>
 #include <thread>
+
+#include "proto/log.h"
 
 namespace faultline {
 namespace {
@@ -37,6 +43,25 @@ int MaxOpenFiles() {
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 256;
   return static_cast<int>(std::clamp<rlim_t>(limit.rlim_cur / 2, 64, kMost));
 }
+
+// What RocksDB has to say goes into our log. Its own would be a file beside the pages, and where
+// the disk is full, 7.8 built with assertions (as Debian's is) aborts at the second line that it
+// cannot write there.
+class OurLog final : public rocksdb::Logger {
+ public:
+  OurLog() : Logger(rocksdb::InfoLogLevel::WARN_LEVEL) {}
+
+  using Logger::Logv;
+  // Only its banner at the start comes without a level, or with a lower one than is asked for.
+  void Logv(const char*, va_list) override {}
+  // Debug, since what concerns us comes as a status, or to the store's listener.
+  void Logv(rocksdb::InfoLogLevel level, const char* format, va_list arguments) override {
+    if (level < GetInfoLogLevel()) return;
+    char line[1024];
+    vsnprintf(line, sizeof line, format, arguments);
+    LogDebug(absl::StrCat("RocksDB: ", line));
+  }
+};
 
 }  // namespace
 
@@ -80,9 +105,7 @@ rocksdb::DBOptions MakeDbOptions(const RocksMemory& memory) {
   options.track_and_verify_wals_in_manifest = true;
   options.max_total_wal_size = 4 * memory.write_buffer_bytes;
 
-  options.keep_log_file_num = 4;
-  options.max_log_file_size = 4 * kMiB;
-  options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
+  options.info_log = std::make_shared<OurLog>();
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   return options;

@@ -181,7 +181,12 @@ absl::Status RocksDbPageStore::OpenDatabase() {
 absl::StatusOr<std::unique_ptr<PageStore>> RocksDbPageStore::Open(const std::string& dir,
                                                                   const PageStoreOptions& options) {
   std::unique_ptr<RocksDbPageStore> store(new RocksDbPageStore(dir, options));
-  if (absl::Status status = store->OpenDatabase(); !status.ok()) return status;
+  absl::Status status = store->OpenDatabase();
+  // It failed past taking the lock, so a reserve that is there was left by a crash, for this.
+  if (absl::IsResourceExhausted(status) && unlink((dir + "/reserve").c_str()) == 0) {
+    status = store->OpenDatabase();
+  }
+  if (!status.ok()) return status;
   // From here on the database's lock is ours, and so is everything beside it.
   std::error_code error;
   std::filesystem::remove_all(dir + "/staging", error);
