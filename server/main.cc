@@ -5,6 +5,7 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 #include <absl/strings/str_replace.h>
+#include <grpc/grpc.h>
 #include <grpc/support/log.h>
 #include <pthread.h>
 #include <signal.h>
@@ -156,9 +157,13 @@ absl::StatusOr<std::unique_ptr<Server>> StartServer(const Flags& flags) {
 void LogOfGrpc(gpr_log_func_args* message) { LogDebug(absl::StrCat("gRPC: ", message->message)); }
 
 int Run(const Flags& flags) {
+  // Before anything that starts a thread.
+  const sigset_t signals = BlockSignals();
   InitLog("faultline-server", flags.log_level);
   gpr_set_log_function(&LogOfGrpc);
-  const sigset_t signals = BlockSignals();
+  // Held to the end of the process: when the last user goes, gRPC 1.51 joins its backup poller,
+  // which may sit in epoll_wait() for 10 s after a connection has been slow to take what was sent.
+  grpc_init();
   absl::StatusOr<std::unique_ptr<Server>> server = StartServer(flags);
   if (!server.ok()) {
     LogError(absl::StrCat("cannot start: ", server.status().message()));

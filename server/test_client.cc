@@ -3,6 +3,7 @@
 
 #include <absl/strings/match.h>
 #include <errno.h>
+#include <grpc/grpc.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,6 +105,9 @@ rpc::WriteRequest WriteOf(uint64_t request_id, const rpc::OpenVolumeResponse& vo
 }
 
 TestClient::TestClient(const std::string& address) {
+  // Held to the end of the process, as in main.cc: otherwise each test may end with a wait of 10 s.
+  static const bool initialised = (grpc_init(), true);
+  static_cast<void>(initialised);
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
   arguments.SetMaxSendMessageSize(-1);
