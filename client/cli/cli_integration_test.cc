@@ -220,22 +220,28 @@ TEST_F(CliTest, ImportReplacesOnlyWhenTold) {
 // The server is stopped until the file has shrunk: no more of it can have been read by then than
 // fits into the buffers on the way.
 TEST_F(CliTest, FileThatShrinksDuringItsImportLeavesTheVolumeAsItWas) {
-  const std::string before = RandomBytes(20'000, 8);
+  const std::string before = RandomBytes(20'000, 8) + std::string((96 << 20) - 20'000, '\0');
   WriteFile(Path("before"), before);
   ASSERT_EQ(Run({"volume", "import", "disk", Path("before")}).code, 0);
   WriteFile(Path("shrinks"), RandomBytes(96 << 20, 9));
   ASSERT_EQ(kill(server_, SIGSTOP), 0);
   const pid_t import =
       Start({"volume", "import", "disk", Path("shrinks"), "--replace", "--codec=raw"});
-  const auto is_open = [&] {
+  // Once the import has found the file's end, its position says so.
+  const auto has_size = [&] {
+    const std::string process = absl::StrCat("/proc/", import);
     std::error_code gone;
-    for (const auto& fd : fs::directory_iterator(absl::StrCat("/proc/", import, "/fd"), gone)) {
-      if (fs::read_symlink(fd.path(), gone) == Path("shrinks")) return true;
+    for (const auto& fd : fs::directory_iterator(process + "/fd", gone)) {
+      if (fs::read_symlink(fd.path(), gone) != Path("shrinks")) continue;
+      std::ifstream info(absl::StrCat(process, "/fdinfo/", fd.path().filename().string()));
+      std::string word;
+      uint64_t position = 0;
+      return static_cast<bool>(info >> word >> position) && position == 96 << 20;
     }
     return false;
   };
   const absl::Time end = absl::Now() + absl::Seconds(60);
-  while (!is_open() && absl::Now() < end) std::this_thread::yield();
+  while (!has_size() && absl::Now() < end) std::this_thread::yield();
   fs::resize_file(Path("shrinks"), 1000);
   ASSERT_EQ(kill(server_, SIGCONT), 0);
   const Result result = Finish(import);
