@@ -38,7 +38,7 @@ faultline volume export vm "$scratch/export1"
 cmp "$scratch/expected" "$scratch/export1" || fail "what was acknowledged has changed"
 faultline volume delete other
 rm "$scratch/disk/filler"
-takes_changes() { faultline volume import after "$scratch/image" >/dev/null 2>&1; }
+takes_changes() { faultline volume create after --size=1MiB >/dev/null 2>&1; }
 wait_for "changes to be taken again" takes_changes
 faultline volume trim vm --offset=0 --length=64KiB
 dd if=/dev/zero of="$scratch/expected" bs=64K count=1 conv=notrunc status=none
@@ -47,5 +47,6 @@ stop server KILL
 start_server --store-memory=16MiB
 faultline volume export vm "$scratch/export2"
 cmp "$scratch/expected" "$scratch/export2" || fail "what was acknowledged was lost"
-faultline volume export after - | cmp - "$scratch/image" || fail "the later import is wrong"
+faultline volume import later "$scratch/image"
+faultline volume export later - | cmp - "$scratch/image" || fail "the later import is wrong"
 for volume in other third; do fails faultline volume stat $volume; done
