@@ -2,8 +2,10 @@
 #include "client/remote/page_server.h"
 
 #include <absl/strings/str_cat.h>
+#include <absl/time/clock.h>
 #include <grpcpp/client_context.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "client/remote/channel.h"
@@ -92,12 +94,16 @@ class GrpcPageServer final : public PageServer {
     rpc::OpenVolumeRequest request;
     request.set_volume(std::string(volume));
     request.set_access(access);
-    grpc::ClientContext context;
-    context.set_deadline(absl::ToChronoTime(deadline));
-    context.set_wait_for_ready(true);
     rpc::OpenVolumeResponse response;
-    const grpc::Status status =
-        rpc::PageService::NewStub(bulk_channel_)->OpenVolume(&context, request, &response);
+    grpc::Status status = CallOpen(request, deadline, &response);
+    // Waiting for the connection does not cover one that breaks under the call. Opening twice does
+    // no harm: a second epoch only fences the first, which nobody has seen.
+    for (absl::Duration backoff = kFirstBackoff;
+         status.error_code() == grpc::StatusCode::UNAVAILABLE && absl::Now() + backoff < deadline;
+         backoff = std::min(backoff * 2, kLastBackoff)) {
+      absl::SleepFor(backoff);
+      status = CallOpen(request, deadline, &response);
+    }
     if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
       return CallError(grpc::Status(grpc::StatusCode::UNAVAILABLE, "no answer by the deadline"),
                        address_);
@@ -108,6 +114,14 @@ class GrpcPageServer final : public PageServer {
           absl::StrCat("page server ", address_, " allows for no page per request"));
     }
     return response;
+  }
+
+  grpc::Status CallOpen(const rpc::OpenVolumeRequest& request, absl::Time deadline,
+                        rpc::OpenVolumeResponse* response) {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(deadline));
+    context.set_wait_for_ready(true);
+    return rpc::PageService::NewStub(bulk_channel_)->OpenVolume(&context, request, response);
   }
 
   // Constant after construction, or with a synchronisation of their own. The threads are stopped
