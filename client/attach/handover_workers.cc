@@ -39,16 +39,15 @@ void HandoverWorkers::Submit(HandoverJob job) {
 }
 
 void HandoverWorkers::Requeue(HandoverJob job) {
-  bool stopped;
   {
     MutexLock lock(mu_);
-    stopped = stopped_;
-    if (!stopped) {
+    if (!stopped_) {
       jobs_.push_back(std::move(job));
       changed_.Signal();
+      return;
     }
   }
-  if (stopped) done_(Fail(job, absl::UnavailableError("the agent is stopping")));
+  done_(Fail(job, absl::UnavailableError("the agent is stopping")));
 }
 
 void HandoverWorkers::Stop() {
