@@ -2,7 +2,9 @@
 #include "storage/rocksdb_bulk_load.h"
 
 #include <absl/strings/str_cat.h>
+#include <rocksdb/sst_file_reader.h>
 #include <rocksdb/sst_file_writer.h>
+#include <rocksdb/write_batch.h>
 
 #include <filesystem>
 #include <future>
@@ -17,6 +19,7 @@ namespace faultline {
 namespace {
 
 constexpr uint64_t kFileBytes = uint64_t{256} << 20;
+constexpr size_t kCopyBatchBytes = size_t{1} << 20;
 
 class RocksBulkLoad final : public BulkLoad {
  public:
@@ -31,6 +34,8 @@ class RocksBulkLoad final : public BulkLoad {
   // Starts making the current file durable, once the one before it is.
   rocksdb::Status FinishFile();
   rocksdb::Status AwaitFinished();
+  rocksdb::Status Ingest();
+  rocksdb::Status Copy();
   absl::Status Failed(const rocksdb::Status& status) const {
     return FromRocks(absl::StrCat("bulk load of layer ", target_.layer.raw()), target_.path,
                      status);
@@ -90,11 +95,38 @@ absl::Status RocksBulkLoad::Commit() {
   if (writer_ != nullptr) status = FinishFile();
   if (status.ok()) status = AwaitFinished();
   if (!status.ok() || files_.empty()) return Failed(status);
-  rocksdb::IngestExternalFileOptions ingest;
-  ingest.move_files = true;
-  ingest.write_global_seqno = false;
-  return Failed(target_.change(
-      [&] { return target_.db->IngestExternalFile(target_.family, files_, ingest); }));
+  return Failed(target_.change([&] { return target_.may_ingest() ? Ingest() : Copy(); }));
+}
+
+rocksdb::Status RocksBulkLoad::Ingest() {
+  rocksdb::IngestExternalFileOptions options;
+  options.move_files = true;
+  options.write_global_seqno = false;
+  return target_.db->IngestExternalFile(target_.family, files_, options);
+}
+
+rocksdb::Status RocksBulkLoad::Copy() {
+  LogWarning(absl::StrCat("the store in ", target_.path,
+                          " had stopped since it was opened: bulk loads take the slower way "
+                          "through its log until the server is started again"));
+  for (const std::string& file : files_) {
+    rocksdb::SstFileReader reader(target_.options);
+    rocksdb::Status status = reader.Open(file);
+    if (!status.ok()) return status;
+    const std::unique_ptr<rocksdb::Iterator> it(reader.NewIterator(rocksdb::ReadOptions()));
+    rocksdb::WriteBatch batch;
+    for (it->SeekToFirst(); status.ok() && it->Valid(); it->Next()) {
+      status = batch.Put(target_.family, it->key(), it->value());
+      if (status.ok() && batch.GetDataSize() >= kCopyBatchBytes) {
+        status = target_.db->Write(rocksdb::WriteOptions(), &batch);
+        batch.Clear();
+      }
+    }
+    if (status.ok()) status = it->status();
+    if (status.ok()) status = target_.db->Write(rocksdb::WriteOptions(), &batch);
+    if (!status.ok()) return status;
+  }
+  return target_.db->SyncWAL();
 }
 
 }  // namespace

@@ -23,10 +23,15 @@ struct RocksBulkLoadTarget {
   std::string path;     // of the store, for messages
   // Runs a change of the database; where the disk was full before and has room now, once more.
   std::function<rocksdb::Status(const std::function<rocksdb::Status()>&)> change;
+  // False once the database has stopped and was resumed: RocksDB 7.8 then never again gets a file
+  // number for ingestion (ErrorHandler::ClearBGError leaves is_db_stopped_ set, and
+  // DBImpl::ReserveFileNumbersBeforeIngestion takes that for an error, which is OK by then).
+  std::function<bool()> may_ingest;
 };
 
 // Writes sorted table files beside the database and hands them over to it at Commit(): no log, no
-// memtable, no compaction.
+// memtable, no compaction. Where the database cannot take them, their pages are written as all
+// others are.
 absl::StatusOr<std::unique_ptr<BulkLoad>> StartRocksBulkLoad(RocksBulkLoadTarget target);
 
 }  // namespace faultline

@@ -48,6 +48,7 @@ constexpr uint64_t kReserveBeyondBuffersBytes = uint64_t{8} << 20;
 class StopListener final : public rocksdb::EventListener {
  public:
   void OnBackgroundError(rocksdb::BackgroundErrorReason, rocksdb::Status* status) override {
+    ever_stopped_ = true;
     if (stopped_.exchange(true)) return;
     LogError(absl::StrCat("the store takes no changes for now: ", status->ToString()));
   }
@@ -58,9 +59,11 @@ class StopListener final : public rocksdb::EventListener {
 
   bool stopped() const { return stopped_; }
   void clear() { stopped_ = false; }
+  bool ever_stopped() const { return ever_stopped_; }
 
  private:
   std::atomic<bool> stopped_ = false;
+  std::atomic<bool> ever_stopped_ = false;
 };
 
 class RocksDbPageStore final : public PageStore {
@@ -343,6 +346,7 @@ absl::StatusOr<std::unique_ptr<BulkLoad>> RocksDbPageStore::StartBulkLoad(LayerI
   target.staging = absl::StrCat(dir_, "/staging/", next_load_++);
   target.path = dir_;
   target.change = [this](const Change& change) { return Apply(change); };
+  target.may_ingest = [this] { return !listener_->ever_stopped(); };
   return StartRocksBulkLoad(std::move(target));
 }
 

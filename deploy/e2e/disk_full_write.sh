@@ -38,8 +38,9 @@ faultline volume export vm "$scratch/export1"
 cmp "$scratch/expected" "$scratch/export1" || fail "what was acknowledged has changed"
 faultline volume delete other
 rm "$scratch/disk/filler"
-takes_changes() { faultline volume create after --size=1MiB >/dev/null 2>&1; }
-wait_for "changes to be taken again" takes_changes
+takes_changes() { faultline volume import after "$scratch/image" >/dev/null 2>&1; }
+wait_for "an import to be taken again" takes_changes
+faultline volume export after - | cmp - "$scratch/image" || fail "the import after it is wrong"
 faultline volume trim vm --offset=0 --length=64KiB
 dd if=/dev/zero of="$scratch/expected" bs=64K count=1 conv=notrunc status=none
 
