@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "proto/page_codec.h"
+#include "proto/volume_name.h"
 #include "storage/volume_catalog.h"
 
 namespace faultline {

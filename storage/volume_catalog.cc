@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "storage/volume_catalog.h"
 
-#include <absl/strings/ascii.h>
-#include <absl/strings/escaping.h>
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/strip.h>
@@ -14,6 +12,7 @@
 
 #include "proto/log.h"
 #include "proto/page_codec.h"
+#include "proto/volume_name.h"
 #include "storage/volume_record.pb.h"
 
 namespace faultline {
@@ -96,20 +95,6 @@ absl::Status CheckChainLength(const VolumeInfo& info, absl::string_view operatio
 }
 
 }  // namespace
-
-absl::Status CheckVolumeName(absl::string_view name) {
-  const auto allowed = [](char c) {
-    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-';
-  };
-  if (!name.empty() && name.size() <= kMaxVolumeNameBytes && name[0] != '.' && name[0] != '-' &&
-      std::all_of(name.begin(), name.end(), allowed)) {
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("\"", absl::CHexEscape(name.substr(0, kMaxVolumeNameBytes)),
-                   "\" cannot be the name of a volume; allowed are 1 to ", kMaxVolumeNameBytes,
-                   " letters, digits, '.', '_' and '-', the first one neither '.' nor '-'"));
-}
 
 // An import: a bulk load into a new layer, which is garbage until the commit.
 class VolumeCatalog::ImportIntoLayer final : public Import {
@@ -448,8 +433,8 @@ absl::Status VolumeCatalog::CheckImportTarget(const Volume& target, const Import
   if (!holds.ok()) return holds.status();
   if (!*holds) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      absl::StrCat("volume \"", info.name, "\" already holds pages; ask for its content to be ",
-                   "replaced, or import under another name"));
+      absl::StrCat("volume \"", info.name, "\" already holds pages; have its content replaced ",
+                   "(--replace), or import under another name"));
 }
 
 absl::StatusOr<std::unique_ptr<VolumeCatalog::Import>> VolumeCatalog::StartImport(

@@ -32,11 +32,6 @@ namespace faultline {
 // A longer chain of layers would make every read of an absent page slow; a snapshot or clone that
 // would exceed it is refused.
 inline constexpr size_t kMaxLayers = 64;
-inline constexpr size_t kMaxVolumeNameBytes = 128;
-
-// INVALID_ARGUMENT, saying what is allowed, unless `name` is 1 to 128 bytes of letters, digits,
-// '.', '_' and '-', not starting with '.' or '-'.
-absl::Status CheckVolumeName(absl::string_view name);
 
 // Thread-safe.
 class VolumeCatalog {

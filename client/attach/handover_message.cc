@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "proto/page.h"
+#include "proto/volume_name.h"
 
 namespace faultline {
 namespace {
@@ -18,7 +19,6 @@ using nlohmann::json;
 
 // Our own texts are 3 deep; the rest is room for fields that Firecracker may add.
 constexpr size_t kMaxDepth = 16;
-constexpr size_t kMaxVolumeNameBytes = 128;
 // Of what a peer sent, repeated in a message.
 constexpr size_t kMaxQuotedBytes = 80;
 // What the JSON library says of a text, which may repeat any part of it.
@@ -199,13 +199,7 @@ absl::Status ParseVolume(const json& object, HandoverRequest* request) {
         absl::StrCat("\"volume\" is ", Quoted(*it), ", not the name of a volume"));
   }
   const std::string& name = it->get_ref<const std::string&>();
-  bool valid = !name.empty() && name.size() <= kMaxVolumeNameBytes;
-  for (const char c : name) valid = valid && c > ' ' && c < 0x7f && c != '/';
-  if (!valid) {
-    return absl::InvalidArgumentError(absl::StrCat("no volume can be named ", Quoted(*it),
-                                                   ": a name has 1 to ", kMaxVolumeNameBytes,
-                                                   " bytes and neither \"/\" nor white space"));
-  }
+  if (absl::Status status = CheckVolumeName(name); !status.ok()) return status;
   request->volume = name;
   return absl::OkStatus();
 }

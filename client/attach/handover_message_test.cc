@@ -110,12 +110,12 @@ std::vector<Refused> RefusedRequests() {
       {"VolumeMissing", R"({"mappings":[]})", R"("volume" is missing)"},
       {"VolumeNumber", VolumeNamed("7"), R"("volume" is 7, not the name of a volume)"},
       {"VolumeEmpty", VolumeNamed(R"("")"),
-       "no volume can be named \"\": a name has 1 to 128 bytes"},
-      {"VolumeWithSlash", VolumeNamed(R"("a/b")"), "no volume can be named \"a/b\""},
-      {"VolumeWithNul", VolumeNamed(R"("a\u0000b")"), "no volume can be named \"a\\u0000b\""},
-      {"VolumeWithSpace", VolumeNamed(R"("a b")"), "neither \"/\" nor white space"},
+       "\"\" cannot be the name of a volume; allowed are 1 to 128 letters"},
+      {"VolumeWithSlash", VolumeNamed(R"("a/b")"), "\"a/b\" cannot be the name of a volume"},
+      {"VolumeWithNul", VolumeNamed(R"("a\u0000b")"), "cannot be the name of a volume"},
+      {"VolumeWithSpace", VolumeNamed(R"("a b")"), "cannot be the name of a volume"},
       {"VolumeName10kB", VolumeNamed("\"" + std::string(10'000, 'v') + "\""),
-       "... (10002 bytes): a name has 1 to 128 bytes"},
+       "cannot be the name of a volume; allowed are 1 to 128 letters"},
       {"UnknownKey", Ours(R"(,"prefetch":true)"), R"(unknown key "prefetch")"},
       {"UnknownKeyInMapping",
        R"({"volume":"vm","mappings":[)" + MappingText(R"(,"gpa_start":0)") + "]}",
@@ -135,7 +135,8 @@ std::vector<Refused> RefusedRequests() {
       {"QueryAttachmentsAndMore", query(R"("attachments","volume":"vm")"),
        R"(unknown key "volume")"},
       {"QueryVolumeWithoutName", query("\"volume\""), R"("volume" is missing)"},
-      {"QueryVolumeBadName", query(R"("volume","volume":"../x")"), "no volume can be named"},
+      {"QueryVolumeBadName", query(R"("volume","volume":"../x")"),
+       "cannot be the name of a volume"},
   };
 }
 

@@ -57,6 +57,12 @@ struct Connection {
   bool close_when_sent = false;
 };
 
+// Whether the peer of a text that is no handover is to be treated as a Firecracker that will hang:
+// only where it has sent a descriptor. Somebody else's stray "[" must not get anybody killed.
+bool MayHang(const Connection& c, bool firecracker) {
+  return firecracker && !c.descriptors.empty();
+}
+
 class EpollHandoverServer : public HandoverServer {
  public:
   EpollHandoverServer(const HandoverServerOptions& options, ListeningSocket listening,
@@ -280,7 +286,7 @@ void EpollHandoverServer::DropLate() {
       const absl::Status reason = absl::DeadlineExceededError(
           absl::StrCat("only a part of a request, ", c.splitter.begun_bytes(),
                        " bytes, had come after ", timeout));
-      Refuse(c, c.splitter.begun() == '[', reason);
+      Refuse(c, MayHang(c, c.splitter.begun() == '['), reason);
       Send(c);
     } else if (!c.answered) {
       LogWarning(absl::StrCat(c.peer.Name(), " connected and said nothing for ", timeout,
@@ -336,7 +342,7 @@ void EpollHandoverServer::Advance(uint64_t id) {
           c, /*firecracker=*/false,
           absl::InvalidArgumentError("a request is a JSON object or array; something else came"));
     } else if (result == JsonTextSplitter::Result::kTooLong) {
-      Refuse(c, c.splitter.begun() == '[',
+      Refuse(c, MayHang(c, c.splitter.begun() == '['),
              absl::InvalidArgumentError(
                  absl::StrCat("a request has more than ", kMaxHandoverBytes, " bytes")));
     } else {
@@ -359,7 +365,7 @@ void EpollHandoverServer::OnText(uint64_t id, Connection& c, const std::string& 
   if (request.ok()) {
     OnRequest(id, c, *std::move(request));
   } else {
-    Refuse(c, IsFirecrackerForm(text), request.status());
+    Refuse(c, MayHang(c, IsFirecrackerForm(text)), request.status());
   }
 }
 
@@ -424,7 +430,7 @@ absl::Status EpollHandoverServer::CheckDescriptors(const Connection& c,
 
 void EpollHandoverServer::OnEnd(Connection& c) {
   if (c.splitter.begun() != 0) {
-    Refuse(c, c.splitter.begun() == '[',
+    Refuse(c, MayHang(c, c.splitter.begun() == '['),
            absl::InvalidArgumentError(
                absl::StrCat("the connection ended in the middle of a request, after ",
                             c.splitter.begun_bytes(), " bytes")));

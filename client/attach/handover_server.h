@@ -11,11 +11,12 @@
 // connects. So:
 // - a page server that is down does not lose its handover: opening the volume is tried again until
 //   the process ends or the fault deadline has passed;
-// - a handover that fails for good (that, a volume that does not exist, a text that is no handover,
-//   no descriptor, a descriptor that is no userfaultfd) gets the process killed, with the reason in
-//   the log: its threads would hang for ever on the first page that they touch, and a virtual
-//   machine that ends with a reason can be restarted, where one that hangs looks alive. Only under
-//   FaultPolicy::kWait it is left alone.
+// - a handover that fails for good (that, a volume that does not exist, a text with a descriptor
+// that is
+//   no handover, a handover without a descriptor, a descriptor that is no userfaultfd) gets the
+//   process killed, with the reason in the log: its threads would hang for ever on the first page
+//   that they touch, and a virtual machine that ends with a reason can be restarted, where one that
+//   hangs looks alive. Only under FaultPolicy::kWait it is left alone.
 //
 // The end of a connection means nothing to its attachment: old Firecrackers close theirs right
 // after the handover. An attachment ends by {"detach":true} on the connection that made it, or with

@@ -20,6 +20,7 @@
 #include "client/cli/progress_line.h"
 #include "client/remote/admin_client.h"
 #include "proto/units.h"
+#include "proto/volume_name.h"
 
 namespace faultline {
 namespace {
@@ -177,6 +178,10 @@ CLI::App* AddCommand(CLI::App* group, Session* session, const std::shared_ptr<Vo
   CLI::App* app = group->add_subcommand(name, description);
   app->callback([session, flags, command] {
     session->run = [session, flags, command]() -> absl::Status {
+      for (const std::string* given : {&flags->name, &flags->other_name}) {
+        if (given->empty()) continue;  // not given; where it must be, the server says so
+        if (absl::Status status = CheckVolumeName(*given); !status.ok()) return status;
+      }
       const auto client = AdminClient::Create({.address = session->server});
       if (!client.ok()) return client.status();
       return command(*session, *flags, client->get());

@@ -8,13 +8,10 @@
 namespace faultline {
 namespace {
 
-// Newer than the headers of some build hosts: Linux 6.1 and 5.11.
+// Newer than the headers of some build hosts: Linux 6.1.
 constexpr unsigned long kUserfaultfdIocNew = 0xaa00;  // _IO(0xAA, 0x00)
-constexpr int kUserModeOnly = 1;
 
 constexpr int kFlags = O_CLOEXEC | O_NONBLOCK;
-
-int OpenBySyscall(int flags) { return static_cast<int>(syscall(SYS_userfaultfd, flags)); }
 
 }  // namespace
 
@@ -23,12 +20,8 @@ Failure OpenUserfaultfd(UniqueFd* uffd) {
     uffd->reset(ioctl(device.get(), kUserfaultfdIocNew, kFlags));
     if (*uffd) return Success();
   }
-  uffd->reset(OpenBySyscall(kFlags));
+  uffd->reset(static_cast<int>(syscall(SYS_userfaultfd, kFlags)));
   if (*uffd) return Success();
-  if (errno == EPERM || errno == EACCES) {
-    uffd->reset(OpenBySyscall(kFlags | kUserModeOnly));
-    if (*uffd) return Success();
-  }
   if (errno == EPERM || errno == EACCES) {
     return {EPERM,
             "this process may not have a userfaultfd; give it one of: root or CAP_SYS_PTRACE; read "

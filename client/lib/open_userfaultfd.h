@@ -7,9 +7,10 @@
 
 namespace faultline {
 
-// Opens a userfaultfd of this process, close-on-exec and non-blocking, by the way with the fewest
-// limits that is open to it: /dev/userfaultfd, the system call, or the system call without faults
-// of the kernel (then a system call that meets a page not filled yet fails with EFAULT).
+// Opens a userfaultfd of this process, close-on-exec and non-blocking: from /dev/userfaultfd, else
+// by the system call. Not with UFFD_USER_MODE_ONLY, which anybody may have: a system call that
+// meets a page not filled yet would fail with EFAULT, and programs do not expect that of their
+// memory.
 Failure OpenUserfaultfd(UniqueFd* uffd);
 
 }  // namespace faultline

@@ -79,17 +79,17 @@ class TestMemory {
 // Whether reading the byte at `address` ends in SIGBUS. One caller at a time in the process.
 inline bool ReadGetsSigbus(uint64_t address) {
   static thread_local sigjmp_buf jump;
-  struct sigaction action {
-  }, old{};
+  static thread_local struct sigaction old;  // as `jump`, outlives the jump
+  struct sigaction action = {};
   action.sa_handler = [](int) { siglongjmp(jump, 1); };
   sigaction(SIGBUS, &action, &old);
-  bool sigbus = true;
-  if (sigsetjmp(jump, 1) == 0) {
-    static_cast<void>(*reinterpret_cast<volatile char*>(address));
-    sigbus = false;
+  if (sigsetjmp(jump, 1) != 0) {
+    sigaction(SIGBUS, &old, nullptr);
+    return true;
   }
+  static_cast<void>(*reinterpret_cast<volatile char*>(address));
   sigaction(SIGBUS, &old, nullptr);
-  return sigbus;
+  return false;
 }
 
 // A userfaultfd of this process, past UFFDIO_API, with `memory` registered.

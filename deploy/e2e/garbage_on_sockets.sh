@@ -57,7 +57,7 @@ send_garbage "$agent_socket"
 expect_match "what a target reads after" "check $(all_right 256)" \
   "$(touch_with --volume=vm --reference="$image" <<<check)"
 expect_match "the volumes" $'\nvm ' "$(faultline volume list)"
-expect_log agent 'handover of process [0-9]+ \(perl\) failed|handover of process [0-9]+ \(perl\) refused'
+expect_log agent 'request of process [0-9]+ \(perl\) refused'
 no_more_descriptors() { (($(descriptors) <= before)); }
 wait_for "the connections to be closed" no_more_descriptors
 expect "the attachments" 0 "$(attached length)"

@@ -9,21 +9,12 @@
 //   write FIRST COUNT     overwrites pages; they are expected to stay so
 //   unmap                 unmaps, and says "unmapped"
 //
-// --deny-userfaultfd refuses itself the system call and /dev/userfaultfd, as a container's seccomp
-// profile does the one and its devices the other.
-//
 // What is printed for a check: page_check.h. An error of the library: "error CODE MESSAGE" on
 // stderr, exit 2.
 #include <errno.h>
 #include <getopt.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 
 #include <iostream>
 #include <memory>
@@ -41,7 +32,6 @@ constexpr int kExitRefused = 2;
 struct Flags {
   std::string socket, volume, reference;
   int threads = 1;
-  bool deny_userfaultfd = false;
   faultline_map_options map = FAULTLINE_MAP_OPTIONS_INIT;
 };
 
@@ -49,7 +39,7 @@ struct Flags {
   fprintf(stderr,
           "usage: toucher --socket=PATH --volume=NAME [--reference=FILE] [--threads=N]\n"
           "               [--memory=anon|memfd] [--on-agent-loss=kill|wait] [--timeout-ms=N]\n"
-          "               [--offset=BYTES] [--length=BYTES] [--deny-userfaultfd]\n");
+          "               [--offset=BYTES] [--length=BYTES]\n");
   exit(64);
 }
 
@@ -61,17 +51,12 @@ int OneOf(const std::string& text, const char* zero, const char* one) {
 }
 
 Flags ParseFlags(int argc, char** argv) {
-  constexpr option kOptions[] = {{"socket", 1, nullptr, 's'},
-                                 {"volume", 1, nullptr, 'v'},
-                                 {"reference", 1, nullptr, 'r'},
-                                 {"threads", 1, nullptr, 't'},
-                                 {"memory", 1, nullptr, 'm'},
-                                 {"timeout-ms", 1, nullptr, 'w'},
-                                 {"on-agent-loss", 1, nullptr, 'l'},
-                                 {"offset", 1, nullptr, 'o'},
-                                 {"length", 1, nullptr, 'n'},
-                                 {"deny-userfaultfd", 0, nullptr, 'd'},
-                                 {nullptr, 0, nullptr, 0}};
+  constexpr option kOptions[] = {
+      {"socket", 1, nullptr, 's'},        {"volume", 1, nullptr, 'v'},
+      {"reference", 1, nullptr, 'r'},     {"threads", 1, nullptr, 't'},
+      {"memory", 1, nullptr, 'm'},        {"timeout-ms", 1, nullptr, 'w'},
+      {"on-agent-loss", 1, nullptr, 'l'}, {"offset", 1, nullptr, 'o'},
+      {"length", 1, nullptr, 'n'},        {nullptr, 0, nullptr, 0}};
   Flags flags;
   for (int c; (c = getopt_long(argc, argv, "", kOptions, nullptr)) != -1;) {
     const std::string value = optarg == nullptr ? "" : optarg;
@@ -102,9 +87,6 @@ Flags ParseFlags(int argc, char** argv) {
       case 'o':
         flags.map.offset = ParseNumber(value);
         break;
-      case 'd':
-        flags.deny_userfaultfd = true;
-        break;
       case 'n':
         flags.map.length = ParseNumber(value);
         break;
@@ -123,29 +105,8 @@ void OrRefused(int result, const faultline_error& error) {
   exit(kExitRefused);
 }
 
-// From here on, neither way to a userfaultfd is open to this process.
-void DenyUserfaultfd() {
-  constexpr uint32_t kUserfaultfdIocNew = 0xaa00;  // Linux 6.1; not in the headers of every host
-  constexpr uint32_t kDeny = SECCOMP_RET_ERRNO | EPERM;
-  sock_filter filter[] = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_userfaultfd, 3, 0),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 3),
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[1])),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kUserfaultfdIocNew, 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, kDeny),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  };
-  const sock_fprog program = {sizeof filter / sizeof *filter, filter};
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
-    Die("cannot deny itself userfaultfd");
-  }
-}
-
 int Main(int argc, char** argv) {
   Flags flags = ParseFlags(argc, argv);
-  if (flags.deny_userfaultfd) DenyUserfaultfd();
   flags.map.socket_path = flags.socket.c_str();
   flags.map.volume = flags.volume.c_str();
   faultline_mapping* mapping = nullptr;
