@@ -29,8 +29,9 @@
 namespace faultline {
 namespace {
 
-// How long the end of an attachment waits for an address space that keeps changing before it kills
-// the target rather than leaving it with pages that would read as zeros.
+// How long the end of an attachment waits, without getting anywhere, for an address space that
+// keeps changing before it kills the target rather than leaving it with pages that would read as
+// zeros.
 constexpr auto kPoisonPatience = std::chrono::seconds(5);
 
 // One attached process: the units of its fault pipeline, wired. Thread-safe.
@@ -82,16 +83,17 @@ class Attachment final : public Target {
 
   // Sees to it that no page that is still at the source can turn into zeros once the uffd closes.
   void SecureAbsentPages() {
-    const auto patience_ends = SteadyClock::now() + kPoisonPatience;
     Filler filler(memory_.get());
     for (PageRange pages : AbsentPages()) {
       if (options_.policy == FaultPolicy::kKill) {
         Kill(absl::StrCat(Name(), ": ended with pages that were not fetched"));
         return;
       }
+      auto patience_ends = SteadyClock::now() + kPoisonPatience;
       while (!pages.empty()) {
         const FillReport report = filler.Poison(pages);
         pages = PageRange::Between(pages.first + report.done, pages.end());
+        if (report.done > PageCount(0)) patience_ends = SteadyClock::now() + kPoisonPatience;
         if (report.end == FillEnd::kTargetGone) return;
         if (report.end == FillEnd::kFailed || SteadyClock::now() > patience_ends) {
           Kill(absl::StrCat(Name(),

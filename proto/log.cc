@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proto/log.h"
 
+#include <absl/strings/str_cat.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -34,19 +35,13 @@ void InitLog(absl::string_view program, LogLevel least) {
   spdlog::set_default_logger(std::move(logger));
 }
 
-bool ParseLogLevel(absl::string_view name, LogLevel* level) {
-  if (name == "debug") {
-    *level = LogLevel::kDebug;
-  } else if (name == "info") {
-    *level = LogLevel::kInfo;
-  } else if (name == "warning") {
-    *level = LogLevel::kWarning;
-  } else if (name == "error") {
-    *level = LogLevel::kError;
-  } else {
-    return false;
-  }
-  return true;
+absl::StatusOr<LogLevel> ParseLogLevel(absl::string_view name) {
+  if (name == "debug") return LogLevel::kDebug;
+  if (name == "info") return LogLevel::kInfo;
+  if (name == "warning") return LogLevel::kWarning;
+  if (name == "error") return LogLevel::kError;
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", name, "\" is no log level; write debug, info, warning or error"));
 }
 
 void Log(LogLevel level, absl::string_view message) {

@@ -6,6 +6,7 @@
 #ifndef FAULTLINE_PROTO_LOG_H_
 #define FAULTLINE_PROTO_LOG_H_
 
+#include <absl/status/statusor.h>
 #include <absl/strings/string_view.h>
 
 namespace faultline {
@@ -15,8 +16,8 @@ enum class LogLevel { kDebug, kInfo, kWarning, kError };
 // Names the program in every line. Call once, before any thread is started.
 void InitLog(absl::string_view program, LogLevel least);
 
-// "debug", "info", "warning" or "error"; false where `name` is none of them.
-bool ParseLogLevel(absl::string_view name, LogLevel* level);
+// Parses "debug", "info", "warning" or "error". INVALID_ARGUMENT for anything else.
+absl::StatusOr<LogLevel> ParseLogLevel(absl::string_view name);
 
 void Log(LogLevel level, absl::string_view message);
 

@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The page server program: flags, start, drain on a signal.
-#include <absl/strings/ascii.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
-#include <absl/strings/str_replace.h>
 #include <grpc/grpc.h>
 #include <grpc/support/log.h>
-#include <pthread.h>
-#include <signal.h>
-#include <string.h>
 #include <unistd.h>
 
 #include <iostream>
@@ -18,10 +13,8 @@
 #include <thread>
 #include <utility>
 
-#include <CLI/CLI.hpp>
-
+#include "proto/daemon.h"
 #include "proto/log.h"
-#include "proto/units.h"
 #include "server/server.h"
 
 namespace faultline {
@@ -37,112 +30,36 @@ struct Flags {
   LogLevel log_level = LogLevel::kInfo;
 };
 
-// Runs `parse` on a flag's text; its error becomes that of the flag.
-template <typename T>
-auto Parsing(std::string name, absl::StatusOr<T> (*parse)(absl::string_view), T* target) {
-  return [name = std::move(name), parse, target](const std::string& text) {
-    absl::StatusOr<T> parsed = parse(text);
-    if (!parsed.ok()) throw CLI::ValidationError(name, std::string(parsed.status().message()));
-    *target = *std::move(parsed);
-  };
-}
-
-absl::StatusOr<LogLevel> ParseLevel(absl::string_view text) {
-  LogLevel level;
-  if (ParseLogLevel(text, &level)) return level;
-  return absl::InvalidArgumentError(
-      absl::StrCat("\"", text, "\" is no log level; write debug, info, warning or error"));
-}
-
-std::string EnvironmentName(const std::string& flag) {
-  return absl::StrCat("FAULTLINE_SERVER_",
-                      absl::AsciiStrToUpper(absl::StrReplaceAll(flag.substr(2), {{"-", "_"}})));
-}
-
-void AddBytes(CLI::App& app, const std::string& name, uint64_t* target, const std::string& help) {
-  app.add_option_function<std::string>(name, Parsing(name, &ParseBytes, target), help)
-      ->type_name("SIZE")
-      ->default_str(FormatBytes(*target))
-      ->envname(EnvironmentName(name));
-}
-
-void AddDuration(CLI::App& app, const std::string& name, absl::Duration* target,
-                 const std::string& help) {
-  app.add_option_function<std::string>(name, Parsing(name, &ParseDuration, target), help)
-      ->type_name("DURATION")
-      ->default_str(absl::FormatDuration(*target))
-      ->envname(EnvironmentName(name));
-}
-
-template <typename N>
-void AddNumber(CLI::App& app, const std::string& name, N* target, const std::string& help) {
-  app.add_option(name, *target, help)
-      ->type_name("N")
-      ->capture_default_str()
-      ->envname(EnvironmentName(name));
-}
-
 void AddFlags(CLI::App& app, Flags* flags) {
+  DaemonFlags add(&app, "FAULTLINE_SERVER_");
   ServerOptions& server = flags->server;
-  app.add_option("--listen", server.listen,
-                 "Address to listen on: host:port (port 0: any free one) or unix:path; may be "
-                 "given several times")
-      ->type_name("ADDRESS")
-      ->capture_default_str()
-      ->envname(EnvironmentName("--listen"));
-  app.add_option("--store", server.store,
-                 "Where the pages are: rocksdb:DIR, memory: (lost at exit) or file:PATH (a raw "
-                 "image, served read-only)")
-      ->type_name("STORE")
-      ->capture_default_str()
-      ->envname(EnvironmentName("--store"));
-  AddBytes(app, "--store-memory", &flags->store.memory_bytes,
-           "Memory of the store for its cache and for writes under way, such as 1GiB");
-  AddDuration(app, "--sync-interval", &flags->store.sync_interval,
-              "How often writes to volumes of interval durability are made durable, such as 500ms");
-  AddBytes(app, "--max-message-bytes", &server.max_message_bytes, "Largest message taken or sent");
-  AddNumber(app, "--max-streams", &server.max_streams,
-            "Streams and calls of one connection at the same time");
-  AddNumber(app, "--max-pages-per-request", &server.max_pages_per_request,
-            "Pages (4KiB) of one fetch or write; a larger request is refused");
-  AddNumber(app, "--max-pages-in-flight", &server.max_pages_in_flight,
-            "Pages (4KiB) that all requests together hold in memory; requests beyond wait");
-  AddNumber(app, "--data-threads", &server.data_threads, "Threads for writes and large fetches");
-  AddNumber(app, "--control-threads", &server.control_threads,
-            "Threads for volume commands, imports and exports");
-  AddDuration(
-      app, "--drain-timeout", &flags->drain_timeout,
+  add.Add("--listen", &server.listen, "ADDRESS",
+          "Address to listen on: host:port (port 0: any free one) or unix:path; may be given "
+          "several times");
+  add.Add("--store", &server.store, "STORE",
+          "Where the pages are: rocksdb:DIR, memory: (lost at exit) or file:PATH (a raw image, "
+          "served read-only)");
+  add.AddBytes("--store-memory", &flags->store.memory_bytes,
+               "Memory of the store for its cache and for writes under way, such as 1GiB");
+  add.AddDuration(
+      "--sync-interval", &flags->store.sync_interval,
+      "How often writes to volumes of interval durability are made durable, such as 500ms");
+  add.AddBytes("--max-message-bytes", &server.max_message_bytes, "Largest message taken or sent");
+  add.Add("--max-streams", &server.max_streams, "N",
+          "Streams and calls of one connection at the same time");
+  add.Add("--max-pages-per-request", &server.max_pages_per_request, "N",
+          "Pages (4KiB) of one fetch or write; a larger request is refused");
+  add.Add("--max-pages-in-flight", &server.max_pages_in_flight, "N",
+          "Pages (4KiB) that all requests together hold in memory; requests beyond wait");
+  add.Add("--data-threads", &server.data_threads, "N", "Threads for writes and large fetches");
+  add.Add("--control-threads", &server.control_threads, "N",
+          "Threads for volume commands, imports and exports");
+  add.AddDuration(
+      "--drain-timeout", &flags->drain_timeout,
       "How long running requests may take after SIGTERM or SIGINT before they are cancelled");
-  app.add_option_function<std::string>("--log-level",
-                                       Parsing("--log-level", &ParseLevel, &flags->log_level),
-                                       "Least level that is logged: debug, info, warning or error")
-      ->type_name("LEVEL")
-      ->default_str("info")
-      ->envname(EnvironmentName("--log-level"));
-  app.set_config("--config", "", "TOML file with the flags' names as keys: store = \"memory:\"")
-      ->type_name("FILE")
-      ->envname(EnvironmentName("--config"));
-  app.allow_config_extras(CLI::config_extras_mode::error);
+  add.AddLogLevel(&flags->log_level);
+  add.AddConfigFile("store = \"memory:\"");
   app.set_version_flag("--version", "faultline-server " FAULTLINE_VERSION);
-}
-
-// Blocks the signals that end the server, in this thread and all that it will start, so that
-// WaitForSignal() gets them.
-sigset_t BlockSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  // A client that goes away is an error of its write.
-  signal(SIGPIPE, SIG_IGN);
-  return signals;
-}
-
-int WaitForSignal(const sigset_t& signals) {
-  int signal_number = 0;
-  sigwait(&signals, &signal_number);
-  return signal_number;
 }
 
 absl::StatusOr<std::unique_ptr<Server>> StartServer(const Flags& flags) {
@@ -171,12 +88,12 @@ int Run(const Flags& flags) {
   }
   LogInfo(absl::StrCat("listening on ", absl::StrJoin((*server)->addresses(), ", "), "; store ",
                        flags.server.store, "; version " FAULTLINE_VERSION));
-  const int first = WaitForSignal(signals);
-  LogInfo(absl::StrCat("got ", strsignal(first), "; draining for at most ",
+  const char* const first = WaitForSignal(signals);
+  LogInfo(absl::StrCat("got ", first, "; draining for at most ",
                        absl::FormatDuration(flags.drain_timeout),
                        ", a second signal ends at once"));
   std::thread([signals] {
-    LogWarning(absl::StrCat("got ", strsignal(WaitForSignal(signals)), " while draining; exiting"));
+    LogWarning(absl::StrCat("got ", WaitForSignal(signals), " while draining; exiting"));
     _exit(kExitAtSecondSignal);
   }).detach();
   if (absl::Status status = (*server)->Shutdown(flags.drain_timeout); !status.ok()) {

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The client agent: serves the page faults of the processes that hand their memory over to it.
-#include <absl/strings/ascii.h>
 #include <absl/strings/str_cat.h>
-#include <absl/strings/str_replace.h>
 #include <malloc.h>
-#include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -16,13 +13,11 @@
 #include <thread>
 #include <utility>
 
-#include <CLI/CLI.hpp>
-
 #include "client/attach/handover_server.h"
 #include "client/pager.h"
 #include "client/remote/page_server.h"
+#include "proto/daemon.h"
 #include "proto/log.h"
-#include "proto/units.h"
 
 namespace faultline {
 namespace {
@@ -48,23 +43,6 @@ struct Flags {
   LogLevel log_level = LogLevel::kInfo;
 };
 
-// Runs `parse` on a flag's text; its error becomes that of the flag.
-template <typename T>
-auto Parsing(std::string name, absl::StatusOr<T> (*parse)(absl::string_view), T* target) {
-  return [name = std::move(name), parse, target](const std::string& text) {
-    absl::StatusOr<T> parsed = parse(text);
-    if (!parsed.ok()) throw CLI::ValidationError(name, std::string(parsed.status().message()));
-    *target = *std::move(parsed);
-  };
-}
-
-absl::StatusOr<LogLevel> ParseLevel(absl::string_view text) {
-  LogLevel level;
-  if (ParseLogLevel(text, &level)) return level;
-  return absl::InvalidArgumentError(
-      absl::StrCat("\"", text, "\" is no log level; write debug, info, warning or error"));
-}
-
 absl::StatusOr<mode_t> ParseMode(absl::string_view text) {
   mode_t mode = 0;
   bool valid = !text.empty() && text.size() <= 4;
@@ -83,100 +61,41 @@ absl::StatusOr<Prefetch> ParsePrefetch(absl::string_view text) {
       absl::StrCat("\"", text, "\" is not available; this version knows none"));
 }
 
-std::string EnvironmentName(const std::string& flag) {
-  return absl::StrCat("FAULTLINE_AGENT_",
-                      absl::AsciiStrToUpper(absl::StrReplaceAll(flag.substr(2), {{"-", "_"}})));
-}
-
-// A flag whose text `parse` reads.
-template <typename T>
-void AddParsed(CLI::App& app, const std::string& name,
-               absl::StatusOr<T> (*parse)(absl::string_view), T* target, const std::string& type,
-               const std::string& default_text, const std::string& help) {
-  app.add_option_function<std::string>(name, Parsing(name, parse, target), help)
-      ->type_name(type)
-      ->default_str(default_text)
-      ->envname(EnvironmentName(name));
-}
-
-void AddDuration(CLI::App& app, const std::string& name, absl::Duration* target,
-                 const std::string& help) {
-  AddParsed(app, name, &ParseDuration, target, "DURATION", absl::FormatDuration(*target), help);
-}
-
-template <typename T>
-void AddPlain(CLI::App& app, const std::string& name, T* target, const std::string& type,
-              const std::string& help) {
-  app.add_option(name, *target, help)
-      ->type_name(type)
-      ->capture_default_str()
-      ->envname(EnvironmentName(name));
-}
-
-void AddNumber(CLI::App& app, const std::string& name, int* target, const std::string& help) {
-  app.add_option(name, *target, help)
-      ->type_name("N")
-      ->check(CLI::Range(1, 256))
-      ->capture_default_str()
-      ->envname(EnvironmentName(name));
-}
-
 void AddFlags(CLI::App& app, Flags* flags) {
+  DaemonFlags add(&app, "FAULTLINE_AGENT_");
   HandoverWorkersOptions& workers = flags->handover.workers;
-  AddPlain(app, "--server", &flags->page_server.address, "ADDRESS",
-           "Address of the page server: host:port or unix:path; it may be down now");
-  AddPlain(app, "--socket", &flags->handover.socket_path, "PATH",
-           "Where to listen for processes that hand over their memory");
-  AddParsed(app, "--socket-mode", &ParseMode, &flags->handover.socket_mode, "MODE", "0660",
-            "Permissions of the socket, in octal; who may connect may be served");
-  AddPlain(app, "--volume", &workers.volume, "NAME",
-           "Volume of handovers that name none, which are those in Firecracker's form");
-  AddParsed(app, "--prefetch", &ParsePrefetch, &flags->prefetch, "POLICY", "none",
-            "Pages to fetch before they are touched: none");
-  AddParsed(app, "--fault-policy", &ParseFaultPolicy, &workers.attachment.policy, "POLICY",
-            std::string(FaultPolicyName(workers.attachment.policy)),
-            "End of a fault that cannot be served: wait (try for ever), poison (the access gets "
-            "SIGBUS) or kill (the process gets SIGKILL)");
-  AddDuration(app, "--fault-deadline", &workers.attachment.fault_deadline,
-              "How long a fault waits for a page server that does not answer, before the fault "
-              "policy decides, such as 60s");
-  AddNumber(app, "--readers", &flags->pager.readers, "Threads that read page faults");
-  AddNumber(app, "--threads", &flags->page_server.threads,
-            "Threads that receive pages and fill memory");
-  AddDuration(app, "--handover-timeout", &flags->handover.handover_timeout,
-              "How long a process may take for its handover, and the agent for opening its volume");
-  app.add_option("--max-attachments", workers.max_attachments,
-                 "Processes served at the same time; more are refused")
-      ->type_name("N")
-      ->check(CLI::Range(1, 1'000'000))
-      ->capture_default_str()
-      ->envname(EnvironmentName("--max-attachments"));
-  AddParsed(app, "--log-level", &ParseLevel, &flags->log_level, "LEVEL", "info",
-            "Least level that is logged: debug, info, warning or error");
-  app.set_config("--config", "", "TOML file with the flags' names as keys: volume = \"vm\"")
-      ->type_name("FILE")
-      ->envname(EnvironmentName("--config"));
-  app.allow_config_extras(CLI::config_extras_mode::error);
+  add.Add("--server", &flags->page_server.address, "ADDRESS",
+          "Address of the page server: host:port or unix:path; it may be down now");
+  add.Add("--socket", &flags->handover.socket_path, "PATH",
+          "Where to listen for processes that hand over their memory");
+  add.AddParsed("--socket-mode", &ParseMode, &flags->handover.socket_mode, "MODE", "0660",
+                "Permissions of the socket, in octal; who may connect may be served");
+  add.Add("--volume", &workers.volume, "NAME",
+          "Volume of handovers that name none, which are those in Firecracker's form");
+  add.AddParsed("--prefetch", &ParsePrefetch, &flags->prefetch, "POLICY", "none",
+                "Pages to fetch before they are touched: none");
+  add.AddParsed(
+      "--fault-policy", &ParseFaultPolicy, &workers.attachment.policy, "POLICY",
+      std::string(FaultPolicyName(workers.attachment.policy)),
+      "End of a fault that cannot be served: wait (try for ever), poison (the access gets "
+      "SIGBUS) or kill (the process gets SIGKILL)");
+  add.AddDuration("--fault-deadline", &workers.attachment.fault_deadline,
+                  "How long a fault waits for a page server that does not answer, before the fault "
+                  "policy decides, such as 60s");
+  add.Add("--readers", &flags->pager.readers, "N", "Threads that read page faults")
+      ->check(CLI::Range(1, 256));
+  add.Add("--threads", &flags->page_server.threads, "N",
+          "Threads that receive pages and fill memory")
+      ->check(CLI::Range(1, 256));
+  add.AddDuration(
+      "--handover-timeout", &flags->handover.handover_timeout,
+      "How long a process may take for its handover, and the agent for opening its volume");
+  add.Add("--max-attachments", &workers.max_attachments, "N",
+          "Processes served at the same time; more are refused")
+      ->check(CLI::Range(1, 1'000'000));
+  add.AddLogLevel(&flags->log_level);
+  add.AddConfigFile("volume = \"vm\"");
   app.set_version_flag("--version", "faultline-agent " FAULTLINE_VERSION);
-}
-
-// Blocks the signals that end the agent, in this thread and all that it will start, so that
-// WaitForSignal() gets them.
-sigset_t BlockSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  // A peer that goes away is an error of its write.
-  signal(SIGPIPE, SIG_IGN);
-  return signals;
-}
-
-const char* WaitForSignal(const sigset_t& signals) {
-  int signal_number = 0;
-  sigwait(&signals, &signal_number);
-  return strsignal(signal_number);
 }
 
 void RaiseDescriptorLimit(size_t max_attachments) {

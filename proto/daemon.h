@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the two daemons have in common at their edges: how flags are read, and how signals end them.
+// For main.cc files only; it includes CLI11. Not thread-safe.
+#ifndef FAULTLINE_PROTO_DAEMON_H_
+#define FAULTLINE_PROTO_DAEMON_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/strings/ascii.h>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_replace.h>
+#include <absl/strings/string_view.h>
+#include <absl/time/time.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+
+#include <string>
+#include <utility>
+
+#include <CLI/CLI.hpp>
+
+#include "proto/log.h"
+#include "proto/units.h"
+
+namespace faultline {
+
+// Adds flags to a program's command line: each may also stand in its config file and, as PREFIX and
+// the flag's name in capitals, in the environment.
+class DaemonFlags {
+ public:
+  // `app` is borrowed.
+  DaemonFlags(CLI::App* app, std::string environment_prefix)
+      : app_(app), prefix_(std::move(environment_prefix)) {}
+
+  // A flag whose text `parse` reads; its error becomes that of the flag.
+  template <typename T>
+  CLI::Option* AddParsed(const std::string& name, absl::StatusOr<T> (*parse)(absl::string_view),
+                         T* target, const std::string& type, const std::string& default_text,
+                         const std::string& help) {
+    const auto read = [name, parse, target](const std::string& text) {
+      absl::StatusOr<T> parsed = parse(text);
+      if (!parsed.ok()) throw CLI::ValidationError(name, std::string(parsed.status().message()));
+      *target = *std::move(parsed);
+    };
+    return Named(app_->add_option_function<std::string>(name, read, help), name, type)
+        ->default_str(default_text);
+  }
+
+  // A flag that CLI11 can read by itself: text, numbers, lists of them.
+  template <typename T>
+  CLI::Option* Add(const std::string& name, T* target, const std::string& type,
+                   const std::string& help) {
+    return Named(app_->add_option(name, *target, help), name, type)->capture_default_str();
+  }
+
+  CLI::Option* AddBytes(const std::string& name, uint64_t* target, const std::string& help) {
+    return AddParsed(name, &ParseBytes, target, "SIZE", FormatBytes(*target), help);
+  }
+  CLI::Option* AddDuration(const std::string& name, absl::Duration* target,
+                           const std::string& help) {
+    return AddParsed(name, &ParseDuration, target, "DURATION", absl::FormatDuration(*target), help);
+  }
+  void AddLogLevel(LogLevel* target) {
+    AddParsed("--log-level", &ParseLogLevel, target, "LEVEL", "info",
+              "Least level that is logged: debug, info, warning or error");
+  }
+  // --config, with `example` as a line of such a file.
+  void AddConfigFile(const std::string& example) {
+    CLI::Option* config = app_->set_config(
+        "--config", "", absl::StrCat("TOML file with the flags' names as keys: ", example));
+    Named(config, "--config", "FILE");
+    app_->allow_config_extras(CLI::config_extras_mode::error);
+  }
+
+ private:
+  CLI::Option* Named(CLI::Option* option, const std::string& name, const std::string& type) {
+    return option->type_name(type)->envname(absl::StrCat(
+        prefix_, absl::AsciiStrToUpper(absl::StrReplaceAll(name.substr(2), {{"-", "_"}}))));
+  }
+
+  CLI::App* const app_;
+  const std::string prefix_;
+};
+
+// Blocks the signals that end a daemon, in this thread and all that it will start, so that
+// WaitForSignal() gets them. A peer that goes away is an error of the write to it, not a signal.
+inline sigset_t BlockSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  return signals;
+}
+
+// Waits for one of them; its name.
+inline const char* WaitForSignal(const sigset_t& signals) {
+  int signal_number = 0;
+  sigwait(&signals, &signal_number);
+  return strsignal(signal_number);
+}
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_PROTO_DAEMON_H_
