@@ -198,11 +198,11 @@ class FakePageServer final : public rpc::PageService::Service {
   void Apply(const rpc::PageBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     ForEachPage(
         batch,
-        [&](PageIndex page, absl::string_view encoded) {
+        [&](PageIndex page, absl::string_view encoded) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
           written_[page.raw()] = std::string(encoded);
           return absl::OkStatus();
         },
-        [&](PageRange range) {
+        [&](PageRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
           for (PageIndex page = range.first; page < range.end(); ++page) written_.erase(page.raw());
           return absl::OkStatus();
         })
