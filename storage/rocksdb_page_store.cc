@@ -39,9 +39,16 @@ constexpr uint64_t kIterateFromPages = 8;
 constexpr uint64_t kRangeTombstoneFromPages = 4096;
 // How often what failed for lack of space is tried again.
 constexpr std::chrono::seconds kRetryEvery{1};
+// Room that a change must leave on the disk. RocksDB is not to find the disk full in the middle of
+// its log: after that it can be resumed, but 7.8 may go on with the broken log file (where no
+// memtable had to be written out meanwhile), and the distribution's build, which has its assertions
+// on, then ends the process.
+constexpr uint64_t kChangeHeadroomBytes = uint64_t{4} << 20;
 // What bringing the database back needs beside room for its memtables.
 constexpr uint64_t kResumeHeadroomBytes = uint64_t{1} << 20;
 constexpr uint64_t kReserveBeyondBuffersBytes = uint64_t{8} << 20;
+static_assert(kReserveBeyondBuffersBytes >= 2 * kChangeHeadroomBytes,
+              "a reserve that is given up must let changes through");
 
 // Notes that RocksDB has stopped, and keeps it from waiting for free space by itself: it polls only
 // every five seconds and refuses DB::Resume() meanwhile.
@@ -93,11 +100,11 @@ class RocksDbPageStore final : public PageStore {
   absl::Status ReadMany(LayerId layer, PageRange range, Visitor visit);
   absl::Status ReadFailed(LayerId layer, PageIndex page, const rocksdb::Status& status) const;
 
-  // Runs `change`. Where it fails because RocksDB has stopped, gets that going again if it can be,
-  // and runs it once more.
-  rocksdb::Status Apply(const Change& change);
-  // As Apply, for a change that frees space or must not fail for want of a little: gives up the
-  // reserve if nothing else helps.
+  // Runs `change`, which writes about `bytes`, if the disk has room for it. Where it fails because
+  // RocksDB has stopped, gets that going again if it can be, and runs it once more.
+  rocksdb::Status Apply(uint64_t bytes, const Change& change);
+  // As Apply, for a small change that frees space or must not fail for want of a little: gives up
+  // the reserve if nothing else helps.
   rocksdb::Status ApplyFromReserve(const Change& change);
   bool Resume() ABSL_LOCKS_EXCLUDED(resume_mu_);
 
@@ -119,6 +126,7 @@ class RocksDbPageStore final : public PageStore {
 
   std::atomic<bool> unsynced_ = false;  // whether the log holds writes that wait for the SyncLoop
   std::atomic<uint64_t> next_load_ = 0;
+  std::atomic<uint64_t> changing_bytes_ = 0;  // of all changes under way
   std::atomic<bool> cancel_compaction_ = false;
   Mutex resume_mu_;  // one Resume() at a time
 
@@ -289,15 +297,20 @@ bool RocksDbPageStore::Resume() {
   return true;
 }
 
-rocksdb::Status RocksDbPageStore::Apply(const Change& change) {
+rocksdb::Status RocksDbPageStore::Apply(uint64_t bytes, const Change& change) {
+  const uint64_t changing = changing_bytes_.fetch_add(bytes) + bytes;
+  const absl::Cleanup done = [this, bytes] { changing_bytes_.fetch_sub(bytes); };
+  if (FreeBytes(dir_) < changing + kChangeHeadroomBytes) {
+    return rocksdb::Status::NoSpace("what is left is too little for a change");
+  }
   rocksdb::Status status = change();
   if (status.IsIOError() && Resume()) status = change();
   return status;
 }
 
 rocksdb::Status RocksDbPageStore::ApplyFromReserve(const Change& change) {
-  rocksdb::Status status = Apply(change);
-  if (IsDiskFull(status) && reserve_->GiveUp()) status = Apply(change);
+  rocksdb::Status status = Apply(0, change);
+  if (IsDiskFull(status) && reserve_->GiveUp()) status = Apply(0, change);
   return status;
 }
 
@@ -330,7 +343,8 @@ absl::Status RocksDbPageStore::Write(LayerId layer, const PageWrites& writes,
   }
   rocksdb::WriteOptions options;
   options.sync = durability == Durability::kSync;
-  const rocksdb::Status status = Apply([&] { return db_->Write(options, &batch); });
+  const rocksdb::Status status =
+      Apply(batch.GetDataSize(), [&] { return db_->Write(options, &batch); });
   if (status.ok() && durability == Durability::kInterval) unsynced_ = true;
   return FromRocks(doing, dir_, status);
 }
@@ -345,7 +359,7 @@ absl::StatusOr<std::unique_ptr<BulkLoad>> RocksDbPageStore::StartBulkLoad(LayerI
   target.layer = layer;
   target.staging = absl::StrCat(dir_, "/staging/", next_load_++);
   target.path = dir_;
-  target.change = [this](const Change& change) { return Apply(change); };
+  target.change = [this](const Change& change) { return Apply(0, change); };
   target.may_ingest = [this] { return !listener_->ever_stopped(); };
   return StartRocksBulkLoad(std::move(target));
 }

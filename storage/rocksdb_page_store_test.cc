@@ -258,7 +258,7 @@ class FullDiskTest : public testing::Test {
 };
 
 TEST_F(FullDiskTest, NothingAcknowledgedIsLostAndWritesGoOnOnceThereIsRoom) {
-  FillDisk(12 * kMiB);
+  FillDisk(16 * kMiB);
   uint64_t acknowledged = 0;
   absl::Status status;
   while (acknowledged < 100'000) {
@@ -270,9 +270,17 @@ TEST_F(FullDiskTest, NothingAcknowledgedIsLostAndWritesGoOnOnceThereIsRoom) {
                         "the disk of " + Dir() + " is full; free some space there"));
   EXPECT_GT(acknowledged, 1000u);
   EXPECT_TRUE(Holds(*store_, LayerId(1), acknowledged, 1)) << "while the disk is full";
-  EXPECT_TRUE(FailsWith(WriteLayer(*store_, LayerId(1), {{acknowledged, 1}}, {}, Durability::kSync),
-                        StatusCode::kResourceExhausted, "is full"))
-      << "still";
+  // A memtable that is written out meanwhile may make a little room: each further write is refused
+  // as the first was, or it is there.
+  for (int i = 0; i < 50; ++i) {
+    status = WriteLayer(*store_, LayerId(1), {{acknowledged, 1}}, {}, Durability::kSync);
+    if (status.ok()) {
+      ++acknowledged;
+    } else {
+      EXPECT_TRUE(FailsWith(status, StatusCode::kResourceExhausted, "is full"));
+    }
+  }
+  EXPECT_TRUE(Holds(*store_, LayerId(1), acknowledged, 1)) << "still full";
 
   FreeDisk();
   for (int i = 0; i < 500; ++i, ++acknowledged) {
