@@ -345,7 +345,7 @@ TEST(OpenPageStore, SaysWhichStoresThereAre) {
 
 TEST(OpenPageStore, NamesThePathThatCannotBeOpened) {
   TemporaryDirectory directory;
-  const std::string path = directory.path();
+  const std::string& path = directory.path();
   EXPECT_TRUE(FailsWith(OpenPageStore("rocksdb:" + path + "/no/such", {}), StatusCode::kNotFound,
                         path + "/no/such"));
   EXPECT_TRUE(FailsWith(OpenPageStore("file:" + path + "/image", {}), StatusCode::kNotFound,

@@ -322,8 +322,8 @@ class RequestLane {
     if (shut_down_) idle_.SignalAll();
   }
 
-  // Moves calls whose deadline has passed to `*late`. In a flight they keep their place, without a
-  // callback, so that its response can still be told apart.
+  // Moves calls whose deadline has passed to `*late`. Those of a flight keep their place there,
+  // without their callback, so that its response can still be told apart.
   void TakeLate(absl::Time now, Calls* late) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     const auto first_late = std::stable_partition(
         waiting_.begin(), waiting_.end(), [now](const Call& call) { return call.deadline > now; });
@@ -333,8 +333,8 @@ class RequestLane {
       bool awaited = false;
       for (Call& call : it->second) {
         if (call.done != nullptr && call.deadline <= now) {
-          late->push_back(std::move(call));
-          call.done = nullptr;
+          late->emplace_back();
+          late->back().done = std::exchange(call.done, nullptr);
         }
         awaited |= call.done != nullptr;
       }
