@@ -53,7 +53,13 @@ rss() { awk '/^VmRSS:/ { print $2 }' /proc/"${pid[agent]}"/status; }
 holds_no_target() {
   ! find /proc/"${pid[agent]}"/fd -type l -printf '%l\n' | grep -qE 'userfaultfd|pidfd'
 }
+# By kind, to be shown where the test fails.
+what_it_holds() {
+  find /proc/"${pid[agent]}"/fd -type l -printf '%l\n' | sed 's/[0-9]\+/N/' | sort | uniq -c
+  cat /proc/"${pid[agent]}"/task/*/comm | sort | uniq -c
+}
 has_no_more_than_before() {
+  what_it_holds >"$scratch/held.out"
   holds_no_target && (($(descriptors) <= descriptors && $(threads) <= threads))
 }
 
