@@ -16,6 +16,7 @@
 #include "server/page_window.h"
 #include "server/server.h"
 #include "server/test_client.h"
+#include "storage/forwarding_page_store.h"
 #include "storage/memory_page_store.h"
 #include "storage/page_store.h"
 
@@ -54,37 +55,21 @@ class Gate {
 };
 
 // Passes everything on; reads that a worker does, and all writes, go through a gate.
-class GatedPageStore final : public PageStore {
+class GatedPageStore final : public ForwardingPageStore {
  public:
-  GatedPageStore(std::unique_ptr<PageStore> store, Gate* gate)
-      : store_(std::move(store)), gate_(gate) {}
+  GatedPageStore(std::shared_ptr<PageStore> store, Gate* gate)
+      : ForwardingPageStore(std::move(store)), gate_(gate) {}
 
   absl::Status Read(LayerId layer, PageRange range, Visitor visit) override {
     if (range.count.raw() > kMaxInlinePages) gate_->Pass();
-    return store_->Read(layer, range, visit);
+    return ForwardingPageStore::Read(layer, range, visit);
   }
   absl::Status Write(LayerId layer, const PageWrites& writes, Durability durability) override {
     gate_->Pass();
-    return store_->Write(layer, writes, durability);
+    return ForwardingPageStore::Write(layer, writes, durability);
   }
-  absl::Status Sync() override { return store_->Sync(); }
-  absl::StatusOr<std::unique_ptr<BulkLoad>> StartBulkLoad(LayerId layer) override {
-    return store_->StartBulkLoad(layer);
-  }
-  absl::Status DeleteLayer(LayerId layer) override { return store_->DeleteLayer(layer); }
-  absl::StatusOr<uint64_t> StoredBytes(LayerId layer) override {
-    return store_->StoredBytes(layer);
-  }
-  absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadMeta() override {
-    return store_->ReadMeta();
-  }
-  absl::Status WriteMeta(std::span<const MetaChange> changes) override {
-    return store_->WriteMeta(changes);
-  }
-  StoreStats Stats() override { return store_->Stats(); }
 
  private:
-  const std::unique_ptr<PageStore> store_;
   Gate* const gate_;
 };
 

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "storage/faulty_page_store.h"
+#include "storage/forwarding_page_store.h"
 #include "storage/storage_testing.h"
 
 namespace faultline {
@@ -17,36 +18,6 @@ using Page = std::array<std::byte, kPageSize>;
 
 constexpr uint64_t kSize = 64 * kPageSize;
 
-// Counts what is asked of the store under it, and lends itself to one catalog after the other.
-class ObservedStore final : public PageStore {
- public:
-  explicit ObservedStore(std::shared_ptr<FaultyPageStore> store) : store_(std::move(store)) {}
-  absl::Status Read(LayerId layer, PageRange range, Visitor visit) override {
-    return store_->Read(layer, range, visit);
-  }
-  absl::Status Write(LayerId layer, const PageWrites& writes, Durability durability) override {
-    return store_->Write(layer, writes, durability);
-  }
-  absl::Status Sync() override { return store_->Sync(); }
-  absl::StatusOr<std::unique_ptr<BulkLoad>> StartBulkLoad(LayerId layer) override {
-    return store_->StartBulkLoad(layer);
-  }
-  absl::Status DeleteLayer(LayerId layer) override { return store_->DeleteLayer(layer); }
-  absl::StatusOr<uint64_t> StoredBytes(LayerId layer) override {
-    return store_->StoredBytes(layer);
-  }
-  absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadMeta() override {
-    return store_->ReadMeta();
-  }
-  absl::Status WriteMeta(std::span<const MetaChange> changes) override {
-    return store_->WriteMeta(changes);
-  }
-  StoreStats Stats() override { return store_->Stats(); }
-
- private:
-  const std::shared_ptr<FaultyPageStore> store_;
-};
-
 // The memory behind the catalog outlives it, so that opening again shows what was written down.
 class VolumeCatalogTest : public testing::Test {
  protected:
@@ -54,7 +25,7 @@ class VolumeCatalogTest : public testing::Test {
 
   void Reopen() {
     catalog_.reset();
-    auto catalog = VolumeCatalog::Open(std::make_unique<ObservedStore>(store_));
+    auto catalog = VolumeCatalog::Open(std::make_unique<ForwardingPageStore>(store_));
     ASSERT_STATUS_OK(catalog);
     catalog_ = *std::move(catalog);
   }
@@ -427,7 +398,7 @@ TEST_F(VolumeCatalogTest, OpenDeletesLayersThatACrashLeft) {
   ASSERT_STATUS_OK(store_->WriteMeta(next));
   ASSERT_STATUS_OK(WriteLayer(*store_, LayerId(50), {{1, 1}}));
   EXPECT_EQ(LayerKeys(), 3u);
-  auto reopened = VolumeCatalog::Open(std::make_unique<ObservedStore>(store_));
+  auto reopened = VolumeCatalog::Open(std::make_unique<ForwardingPageStore>(store_));
   ASSERT_STATUS_OK(reopened);
   EXPECT_EQ(LayerKeys(), 1u);
   const auto left = store_->StoredBytes(LayerId(50));
@@ -454,7 +425,7 @@ TEST_F(VolumeCatalogTest, OpenRefusesDamagedMetadata) {
       {{"other", "x"}, "key \"other\" is unknown to this program"}};
   for (const auto& [damage, message] : damages) {
     ASSERT_STATUS_OK(store_->WriteMeta({&damage, 1}));
-    EXPECT_TRUE(FailsWith(VolumeCatalog::Open(std::make_unique<ObservedStore>(store_)),
+    EXPECT_TRUE(FailsWith(VolumeCatalog::Open(std::make_unique<ForwardingPageStore>(store_)),
                           StatusCode::kDataLoss, message));
     const MetaChange undo[] = {{damage.key, good.contains(damage.key)
                                                 ? std::optional(good.at(damage.key))

@@ -46,7 +46,6 @@ FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* ste
   if (!located) {
     // Unmapped since it was asked for. Who waited at the old address was woken by the reader.
     memory_->queue.Take(PageRange::Single(pages.first));
-    counters.dropped_pages.fetch_add(1, std::memory_order_relaxed);
     step->passed = PageCount(1);
     return FillEnd::kDone;
   }
@@ -112,13 +111,11 @@ FillEnd Filler::Judge(FillResult result, AddressRange range, PageIndex first, St
     case ENOENT:
       if (!single) return FillEnd::kDone;  // no progress: the caller goes on page by page
       counters.enoent.fetch_add(1, std::memory_order_relaxed);
-      counters.dropped_pages.fetch_add(1, std::memory_order_relaxed);
       WakePage(address);
       step->passed = PageCount(1);
       return FillEnd::kDone;
     case EFAULT:
       if (!single) return FillEnd::kDone;
-      counters.dropped_pages.fetch_add(1, std::memory_order_relaxed);
       WakePage(address);
       step->passed = PageCount(1);
       return FillEnd::kDone;

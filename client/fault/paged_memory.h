@@ -28,7 +28,6 @@ struct FaultCounters {
   Counter fetch_failures = 0;
   Counter copied_pages = 0;
   Counter zeroed_pages = 0;
-  Counter dropped_pages = 0;  // fetched, but no longer mapped
   Counter eagain = 0;
   Counter eexist = 0;
   Counter enoent = 0;
