@@ -35,4 +35,4 @@ wait_for_exit target
 expect "exit status of the target" 0 "$exit_status"
 expect_log agent 'fetch of .* failed and is tried again: UNAVAILABLE'
 expect_log agent 'pages arrive again'
-expect_no_log agent ' error: '
+expect_no_log agent '\] error: '

@@ -78,4 +78,4 @@ echo "descriptors $descriptors, threads $threads, resident $memory KiB, $growth 
 ((growth <= MAX_GROWTH)) || fail "the agent has grown by $growth KiB"
 expect_match "what a target reads afterwards" "check $(all_right $((32 * 256)))" \
   "$(touch_with --volume=vm --reference="$image" <<<check)"
-expect_no_log agent ' error: '
+expect_no_log agent '\] error: '
