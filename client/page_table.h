@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // PageTable: what the agent knows of each volume page of one address space. One byte for each page,
-// and memory only for those that were touched.
+// and memory only for chunks of 4096 pages in which some differ.
 #ifndef FAULTLINE_CLIENT_PAGE_TABLE_H_
 #define FAULTLINE_CLIENT_PAGE_TABLE_H_
 
 #include <absl/status/statusor.h>
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "proto/page.h"
 
 namespace faultline {
 
-// The kernel's page table is the truth and this a hint: every fault ends in an ioctl whatever is
-// written here. Only kZero and kPoisoned decide what a page is filled with.
+// The kernel's page table is the truth: every fault ends in an ioctl whatever is written here. What
+// is written here decides what that ioctl fills with.
 enum class PageState : uint8_t {
   kAbsent = 0,  // its content is at the source
-  kPresent,     // filled
+  kPresent,     // filled; where it faults again, it was discarded since: zero
   kZero,        // discarded by the target: reads as zero, whatever the source holds
   kPoisoned,    // could not be had: access gets SIGBUS
 };
+inline constexpr int kPageStates = 4;
 
 // The legal changes of state; everything else is a bug:
 //   absent -> present (filled), zero (discarded), poisoned
@@ -31,36 +32,61 @@ enum class PageState : uint8_t {
 //   poisoned -> present (a late fill heals it), zero, poisoned
 bool IsLegalChange(PageState from, PageState to);
 
-// Thread-safe and lock-free. Changes of kAbsent and kPresent to kZero are made under the exclusive
-// side of the map-changing lock, fills under its shared side.
+// Thread-safe. Get is lock-free, and so is Set but for the first change of a chunk, and the first
+// after a Clone().
+//
+// States are read and changed while the map-changing lock of the address space is held on either
+// side, and Clone() while it is held exclusively; range() and CountOf() need no lock. Pages of
+// shared memory belong to parent and child together after a fork, so their state is one for all
+// clones; the others are copied when one of the clones first changes a page near them.
 class PageTable {
  public:
-  // For the volume pages of `range`. RESOURCE_EXHAUSTED where there is no address space for it.
-  static absl::StatusOr<std::unique_ptr<PageTable>> Create(PageRange range);
+  // For the volume pages of `range`; `shared` are those of shared memory (ascending, disjoint,
+  // within `range`). RESOURCE_EXHAUSTED where there is no address space for it.
+  static absl::StatusOr<std::unique_ptr<PageTable>> Create(PageRange range,
+                                                           std::vector<PageRange> shared);
   ~PageTable();
   PageTable(const PageTable&) = delete;
   PageTable& operator=(const PageTable&) = delete;
+
+  // The table of a forked child, with every page in the state that it has here. Takes time by the
+  // number of chunks in use (16 MiB of memory each), not by the number of pages.
+  // RESOURCE_EXHAUSTED as Create.
+  absl::StatusOr<std::unique_ptr<PageTable>> Clone();
 
   // REQUIRES of all: the page is in range().
   PageState Get(PageIndex page) const;
   // A change that is not legal leaves the page as it is, and returns false.
   bool Set(PageIndex page, PageState state);
-  // The pages from the front of `pages` that are in the same state as the first, in number.
+  // Set() for each of `pages`, much faster; pages whose change is not legal stay as they are.
+  void SetAll(PageRange pages, PageState state);
+  // The pages from the front of `pages` that are in the same state as the first, in number. Fast
+  // over chunks that were never changed.
   PageCount RunOfSameState(PageRange pages) const;
 
   PageRange range() const { return range_; }
-  PageCount CountOf(PageState state) const;  // not for kAbsent
+  // Pages of shared memory count in every clone. Not for kAbsent.
+  PageCount CountOf(PageState state) const;
 
  private:
-  using Cell = std::atomic<PageState>;
-  static_assert(sizeof(Cell) == 1 && Cell::is_always_lock_free);
+  class Directory;
 
-  PageTable(PageRange range, Cell* cells) : range_(range), cells_(cells) {}
-  Cell& cell(PageIndex page) const { return cells_[(page - range_.first).raw()]; }
+  PageTable(PageRange range, std::vector<PageRange> shared_ranges, std::unique_ptr<Directory> own,
+            std::shared_ptr<Directory> shared);
+
+  // The front of `pages` that is in one directory, and that directory.
+  struct Part {
+    Directory* directory;
+    PageRange pages;
+  };
+  Part FirstPart(PageRange pages) const;
+  // Where in its directory a page is.
+  uint64_t Slot(PageIndex page) const { return (page - range_.first).raw(); }
 
   const PageRange range_;
-  Cell* const cells_;  // range_.count of them, mapped; fresh memory is kAbsent
-  std::atomic<uint64_t> counts_[4] = {};
+  const std::vector<PageRange> shared_ranges_;
+  const std::unique_ptr<Directory> own_;
+  const std::shared_ptr<Directory> shared_;  // with all clones; null where no range is shared
 };
 
 }  // namespace faultline
