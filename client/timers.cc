@@ -5,15 +5,17 @@
 
 namespace faultline {
 
-ThreadTimers::ThreadTimers() : thread_([this] { Run(); }) {}
+ThreadTimers::ThreadTimers(int threads) {
+  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
+}
 
 ThreadTimers::~ThreadTimers() {
   {
     MutexLock lock(mu_);
     stopping_ = true;
-    changed_.Signal();
+    changed_.SignalAll();
   }
-  thread_.join();
+  for (std::thread& thread : threads_) thread.join();
 }
 
 void ThreadTimers::After(SteadyClock::duration delay, Task task) {
@@ -40,6 +42,9 @@ void ThreadTimers::Run() {
       if (stopping_) return;
       task = std::move(tasks_.begin()->second);
       tasks_.erase(tasks_.begin());
+      // Those who wait may have begun to when there was nothing to wait for: one of them must now
+      // wait for the next task.
+      if (!tasks_.empty()) changed_.Signal();
     }
     task();
   }

@@ -6,7 +6,9 @@
 
 #include <absl/functional/any_invocable.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <thread>
@@ -27,14 +29,15 @@ class Timers {
   virtual ~Timers() = default;
   virtual SteadyClock::time_point Now() const = 0;
   // Runs `task` once, `delay` from now, on a thread of the timers. A task should be short: it holds
-  // up the others. Tasks that have not run when the timers are destroyed are dropped.
+  // up those behind it. Tasks that have not run when the timers are destroyed are dropped.
   virtual void After(SteadyClock::duration delay, Task task) = 0;
 };
 
-// One thread, on the machine's clock.
+// Some threads, at least 1, on the machine's clock. As many tasks that are due run at the same
+// time; each thread takes the one that fell due first.
 class ThreadTimers final : public Timers {
  public:
-  ThreadTimers();
+  explicit ThreadTimers(int threads = 1);
   ~ThreadTimers() override;
 
   SteadyClock::time_point Now() const override { return SteadyClock::now(); }
@@ -47,7 +50,7 @@ class ThreadTimers final : public Timers {
   CondVar changed_;
   std::multimap<SteadyClock::time_point, Task> tasks_ ABSL_GUARDED_BY(mu_);
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
-  std::thread thread_;  // last: it uses all of the above
+  std::vector<std::thread> threads_;  // last: they use all of the above
 };
 
 // For tests: nothing runs until the clock is moved. Tasks run on the caller's thread.
