@@ -34,12 +34,12 @@ TEST(ThreadTimers, TasksThatAreNotDueAreDroppedAtTheEnd) {
 }
 
 TEST(ThreadTimers, TasksThatAreDueTogetherRunAtTheSameTime) {
-  ThreadTimers timers(3);
   // Each task ends only when all have begun.
   std::array<std::promise<void>, 3> begun;
   std::array<std::promise<bool>, 3> ended;
   std::vector<std::shared_future<void>> all;
   for (auto& promise : begun) all.push_back(promise.get_future().share());
+  ThreadTimers timers(3);
   for (size_t i = 0; i < begun.size(); ++i) {
     timers.After(std::chrono::milliseconds(1), [&, i] {
       begun[i].set_value();
@@ -54,9 +54,9 @@ TEST(ThreadTimers, TasksThatAreDueTogetherRunAtTheSameTime) {
 }
 
 TEST(ThreadTimers, ATaskThatFallsDueWhileAnotherRunsIsTakenByAnotherThread) {
-  ThreadTimers timers(2);
   std::promise<void> later_ran;
   std::promise<bool> met;
+  ThreadTimers timers(2);
   timers.After(std::chrono::hours(1), [] {});
   timers.After(std::chrono::milliseconds(1), [&] {
     met.set_value(later_ran.get_future().wait_for(std::chrono::seconds(60)) ==
