@@ -3,8 +3,32 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 namespace faultline {
+namespace {
+
+AddressRange Intersection(AddressRange a, AddressRange b) {
+  const uint64_t start = std::max(a.start, b.start);
+  const uint64_t end = std::min(a.end(), b.end());
+  return {start, start < end ? end - start : 0};
+}
+
+// Removes `range` from each of `ranges`.
+void Subtract(AddressRange range, std::vector<AddressRange>* ranges) {
+  std::vector<AddressRange> left;
+  for (AddressRange piece : *ranges) {
+    if (!piece.Overlaps(range)) {
+      left.push_back(piece);
+      continue;
+    }
+    if (piece.start < range.start) left.push_back({piece.start, range.start - piece.start});
+    if (range.end() < piece.end()) left.push_back({range.end(), piece.end() - range.end()});
+  }
+  *ranges = std::move(left);
+}
+
+}  // namespace
 
 AddressSpace::AddressSpace(const std::vector<Mapping>& mappings) {
   ExclusiveLock lock(lock_);
@@ -12,6 +36,14 @@ AddressSpace::AddressSpace(const std::vector<Mapping>& mappings) {
     Insert(
         {{mapping.address, mapping.size}, PageIndex::Containing(mapping.offset), mapping.shared});
   }
+}
+
+AddressSpace::AddressSpace(ForkOf, const AddressSpace& parent) {
+  ExclusiveLock lock(lock_);
+  by_address_ = parent.by_address_;
+  by_page_ = parent.by_page_;
+  undeclared_ = parent.undeclared_;
+  aliased_ = parent.aliased_;
 }
 
 void AddressSpace::Insert(const Region& region) {
@@ -40,6 +72,21 @@ AddressSpace::Region AddressSpace::Cut(const Region& region, uint64_t start, uin
   return {{start, end - start},
           region.first + PageCount((start - region.range.start) / kPageSize),
           region.shared};
+}
+
+AddressSpace::Older AddressSpace::Cut(const Older& older, AddressRange range) {
+  if (!older.region) return {range, std::nullopt};
+  return {range, Cut(*older.region, range.start, range.end())};
+}
+
+std::optional<PageRange> AddressSpace::NextPages(PageIndex page) const {
+  auto next = by_page_.upper_bound(page);
+  if (next != by_page_.begin()) {
+    const PageRange before = std::prev(next)->second.pages();
+    if (before.Contains(page)) return PageRange::Between(page, before.end());
+  }
+  if (next == by_page_.end()) return std::nullopt;
+  return next->second.pages();
 }
 
 void AddressSpace::ForEachPart(AddressRange range,
@@ -78,15 +125,112 @@ std::vector<AddressSpace::Region> AddressSpace::Extract(AddressRange range) {
   return inside;
 }
 
-void AddressSpace::Unmap(AddressRange range) { Extract(range); }
+void AddressSpace::SetUndeclared(std::vector<AddressRange> ranges) {
+  undeclared_ = std::move(ranges);
+}
+
+bool AddressSpace::IsUndeclared(uint64_t address) const {
+  return aliased_ || std::any_of(undeclared_.begin(), undeclared_.end(),
+                                 [&](AddressRange range) { return range.Contains(address); });
+}
+
+bool AddressSpace::HasRegionIn(AddressRange range) const {
+  bool found = false;
+  ForEachPart(range, [&](const Part&) { found = true; });
+  return found;
+}
+
+std::vector<AddressRange> AddressSpace::TakeOlder(AddressRange range,
+                                                  absl::FunctionRef<bool(const Older&)> wanted,
+                                                  absl::FunctionRef<void(const Older&)> taken) {
+  std::vector<AddressRange> rest = {range};
+  std::vector<Older> kept;
+  for (const Older& older : older_) {
+    if (!wanted(older)) {
+      kept.push_back(older);
+      continue;
+    }
+    // What of this one is within the rest of the range, and what is not.
+    std::vector<AddressRange> outside = {older.range};
+    for (AddressRange piece : rest) {
+      const AddressRange common = Intersection(piece, older.range);
+      if (common.length == 0) continue;
+      taken(Cut(older, common));
+      Subtract(common, &outside);
+    }
+    Subtract(older.range, &rest);
+    for (AddressRange piece : outside) kept.push_back(Cut(older, piece));
+  }
+  older_ = std::move(kept);
+  return rest;
+}
+
+void AddressSpace::Unmap(AddressRange range, MappedParts mapped_parts) {
+  Subtract(range, &undeclared_);
+  bool late = false;
+  const std::vector<AddressRange> rest = TakeOlder(
+      range, [](const Older&) { return true; },
+      [&](const Older& older) { late = late || HasRegionIn(older.range); });
+  if (late) late_unmaps_.fetch_add(1, std::memory_order_relaxed);
+  for (AddressRange piece : rest) {
+    // What was moved here moments ago is in doubt, the rest is not.
+    std::vector<AddressRange> sure = {piece};
+    for (AddressRange recent : recent_) {
+      const AddressRange doubtful = Intersection(piece, recent);
+      if (doubtful.length == 0 || !HasRegionIn(doubtful)) continue;
+      for (AddressRange mapped : mapped_parts(doubtful)) Subtract(mapped, &sure);
+    }
+    for (AddressRange gone : sure) Extract(gone);
+  }
+}
 
 void AddressSpace::Remap(uint64_t from, uint64_t to, uint64_t length) {
-  std::vector<Region> moved = Extract({from, length});
-  Extract({to, length});
+  if (length == 0) {
+    aliased_ = true;
+    return;
+  }
+  Subtract({from, length}, &undeclared_);
+  Subtract({to, length}, &undeclared_);
+  std::vector<Region> moved;
+  // Memory that something else was moved upon was there first, so it has left first.
+  bool ambiguous = false;
+  const std::vector<AddressRange> rest = TakeOlder(
+      {from, length}, [](const Older& older) { return older.region.has_value(); },
+      [&](const Older& older) {
+        moved.push_back(*older.region);
+        ambiguous = ambiguous || HasRegionIn(older.range);
+      });
+  if (ambiguous) ambiguous_.fetch_add(1, std::memory_order_relaxed);
+  for (AddressRange piece : rest) {
+    for (const Region& region : Extract(piece)) moved.push_back(region);
+  }
+  // The addresses it has left wait for their UNMAP, which must not hit what is moved there next.
+  older_.push_back({{from, length}, std::nullopt});
+  for (const Region& displaced : Extract({to, length})) {
+    older_.push_back({displaced.range, displaced});
+  }
   for (Region& region : moved) {
     region.range.start = region.range.start - from + to;
     Insert(region);
   }
+  recent_.push_back({to, length});
+}
+
+void AddressSpace::Forget(AddressRange range) {
+  Extract(range);
+  TakeOlder(
+      range, [](const Older&) { return true; }, [](const Older&) {});
+}
+
+void AddressSpace::NoteSettled() const {
+  if (unsettled()) settled_.store(true, std::memory_order_relaxed);
+}
+
+void AddressSpace::Settle() {
+  // Guarded by the lock in effect: it is set under the shared side, and read here.
+  if (!settled_.exchange(false, std::memory_order_relaxed)) return;
+  older_.clear();
+  recent_.clear();
 }
 
 std::vector<AddressRange> AddressSpace::Ranges() const {

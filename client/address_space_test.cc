@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <deque>
+#include <iostream>
 #include <map>
 #include <random>
 
@@ -10,6 +13,11 @@ namespace faultline {
 namespace {
 
 constexpr uint64_t P = kPageSize;
+
+uint32_t FirstSeed() {
+  const int seed = testing::UnitTest::GetInstance()->random_seed();
+  return seed != 0 ? static_cast<uint32_t>(seed) : 7;
+}
 
 class AddressSpaceTest : public testing::Test {
  protected:
@@ -30,8 +38,16 @@ class AddressSpaceTest : public testing::Test {
   }
   void Unmap(uint64_t start, uint64_t length) {
     ExclusiveLock lock(space_.map_changing_lock());
-    space_.Unmap({start, length});
+    space_.Unmap({start, length}, [this](AddressRange) { return mapped_; });
   }
+  void Settle() {
+    ExclusiveLock lock(space_.map_changing_lock());
+    space_.NoteSettled();
+    space_.Settle();
+    EXPECT_FALSE(space_.unsettled());
+  }
+
+  std::vector<AddressRange> mapped_;  // what the kernel says when it is asked
 };
 
 TEST_F(AddressSpaceTest, AddressesInsideRegionsHavePagesAndOthersHaveNone) {
@@ -72,10 +88,79 @@ TEST_F(AddressSpaceTest, RemapMovesPagesToTheirNewAddress) {
 }
 
 TEST_F(AddressSpaceTest, RemapOntoARegionReplacesIt) {
+  Unmap(0x20000, 2 * P);  // as the kernel reports MREMAP_FIXED
   Remap(0x10000, 0x20000, 2 * P);
+  Unmap(0x10000, 2 * P);
   EXPECT_EQ(PageAt(0x20000), PageIndex(10));
   EXPECT_EQ(PageAt(0x21000), PageIndex(11));
   EXPECT_FALSE(Locate(20, 2));
+  Settle();
+  EXPECT_EQ(PageAt(0x20000), PageIndex(10));
+}
+
+TEST_F(AddressSpaceTest, AnUnmapThatIsReadLateDoesNotHitWhatWasMovedThere) {
+  Remap(0x10000, 0x50000, 4 * P);  // its UNMAP is still to come
+  Remap(0x20000, 0x10000, 2 * P);  // another thread's
+  Unmap(0x10000, 4 * P);
+  Unmap(0x20000, 2 * P);
+  EXPECT_EQ(PageAt(0x10000), PageIndex(20));
+  EXPECT_EQ(PageAt(0x50000), PageIndex(10));
+  EXPECT_EQ(space_.late_unmaps(), 1u);
+  EXPECT_EQ(space_.ambiguous(), 0u);
+}
+
+TEST_F(AddressSpaceTest, ARemapThatIsReadLateMovesWhatWasThereBefore) {
+  Remap(0x20000, 0x10000, 2 * P);  // onto addresses that are still taken: those have moved before
+  Remap(0x10000, 0x50000, 2 * P);
+  EXPECT_EQ(PageAt(0x10000), PageIndex(20));
+  EXPECT_EQ(PageAt(0x50000), PageIndex(10));
+  Unmap(0x10000, 2 * P);
+  Unmap(0x20000, 2 * P);
+  EXPECT_EQ(PageAt(0x10000), PageIndex(20));
+  EXPECT_EQ(PageAt(0x11000), PageIndex(21));
+  EXPECT_EQ(PageAt(0x12000), PageIndex(12));
+}
+
+TEST_F(AddressSpaceTest, AMunmapThatIsReadLateDropsWhatWasThereBefore) {
+  Remap(0x20000, 0x10000, 2 * P);
+  Unmap(0x10000, 4 * P);  // of the pages 10 to 13
+  EXPECT_EQ(PageAt(0x10000), PageIndex(20));
+  EXPECT_EQ(PageAt(0x12000), std::nullopt);
+  EXPECT_FALSE(Locate(10, 1));
+}
+
+TEST_F(AddressSpaceTest, TheUnmapThatDontunmapNeverSendsIsForgottenOnceSettled) {
+  Remap(0x10000, 0x50000, 4 * P);  // MREMAP_DONTUNMAP
+  Settle();
+  Remap(0x20000, 0x10000, 2 * P);
+  Unmap(0x20000, 2 * P);
+  Settle();
+  Unmap(0x10000, 2 * P);  // a real one
+  EXPECT_EQ(PageAt(0x10000), std::nullopt);
+}
+
+TEST_F(AddressSpaceTest, TheKernelIsAskedWhereTheEventsDoNotTell) {
+  // Something was moved to where nothing was known to be; an UNMAP from there may be of memory that
+  // never was ours and was unmapped before, or of what was moved there.
+  Remap(0x10000, 0x50000, 4 * P);
+  mapped_ = {{0x50000, P}};
+  Unmap(0x50000, 4 * P);
+  EXPECT_EQ(PageAt(0x50000), PageIndex(10));
+  EXPECT_EQ(PageAt(0x51000), std::nullopt);
+}
+
+TEST_F(AddressSpaceTest, NextPagesFindsEachRegionInTheOrderOfTheVolume) {
+  SharedLock lock(space_.map_changing_lock());
+  EXPECT_EQ(space_.NextPages(PageIndex(0)), (PageRange{PageIndex(10), PageCount(4)}));
+  EXPECT_EQ(space_.NextPages(PageIndex(12)), (PageRange{PageIndex(12), PageCount(2)}));
+  EXPECT_EQ(space_.NextPages(PageIndex(14)), (PageRange{PageIndex(20), PageCount(2)}));
+  EXPECT_EQ(space_.NextPages(PageIndex(22)), std::nullopt);
+}
+
+TEST_F(AddressSpaceTest, AfterASecondMappingOfSharedMemoryStrayAddressesAreUndeclared) {
+  Remap(0x10000, 0x50000, 0);
+  SharedLock lock(space_.map_changing_lock());
+  EXPECT_TRUE(space_.IsUndeclared(0x50000));
 }
 
 TEST_F(AddressSpaceTest, RangesBeyondTwoGiBAreHandledExactly) {
@@ -84,17 +169,141 @@ TEST_F(AddressSpaceTest, RangesBeyondTwoGiBAreHandledExactly) {
   ExclusiveLock lock(space.map_changing_lock());
   space.Remap(uint64_t{1} << 40, uint64_t{2} << 40, kBig);
   EXPECT_EQ(space.PageAt((uint64_t{2} << 40) + kBig - 1), PageIndex(kBig / P - 1));
-  space.Unmap({uint64_t{2} << 40, kBig - P});
+  space.NoteSettled();
+  space.Settle();
+  space.Unmap({uint64_t{2} << 40, kBig - P},
+              [](AddressRange) { return std::vector<AddressRange>(); });
   EXPECT_EQ(space.Locate({PageIndex(kBig / P - 1), PageCount(1)})->address,
             (uint64_t{2} << 40) + kBig - P);
   EXPECT_FALSE(space.Locate({PageIndex(0), PageCount(1)}));
 }
 
+// A kernel in which threads move and unmap memory one after the other, while the events that each
+// of them raises are read in any order that keeps each thread's own, a thread waiting for its own.
+class ReorderingKernel {
+ public:
+  static constexpr uint64_t kBase = 0x100000;
+  static constexpr uint64_t kSlots = 40;  // of one page
+  static constexpr size_t kThreads = 4;
+
+  ReorderingKernel(uint32_t seed, uint64_t pages) : random_(seed) {
+    for (uint64_t i = 0; i < pages; ++i) truth_[i] = i;
+  }
+
+  // One step of anyone: a thread acts, or the oldest event of one is read into `space`.
+  void Step(AddressSpace& space) {
+    std::deque<Event>& events = pending_[random_() % kThreads];
+    if (events.empty()) {
+      Act(&events);
+      return;
+    }
+    Deliver(space, events.front());
+    events.pop_front();
+  }
+  void DeliverAll(AddressSpace& space) {
+    for (std::deque<Event>& events : pending_) {
+      for (const Event& event : events) Deliver(space, event);
+      events.clear();
+    }
+  }
+  // Slot -> page, now.
+  const std::map<uint64_t, uint64_t>& truth() const { return truth_; }
+
+ private:
+  struct Event {
+    bool remap;
+    uint64_t slot, to, count;
+  };
+
+  static AddressRange RangeOf(uint64_t slot, uint64_t count) {
+    return {kBase + slot * P, count * P};
+  }
+  bool Taken(uint64_t slot, uint64_t count) const {
+    const auto next = truth_.lower_bound(slot);
+    return next != truth_.end() && next->first < slot + count;
+  }
+
+  void Act(std::deque<Event>* events) {
+    const uint64_t count = 1 + random_() % 3;
+    const uint64_t from = random_() % (kSlots - count), to = random_() % (kSlots - count);
+    // Each op as mremap and munmap do it: all of the change at once, and then the events.
+    for (uint64_t i = 0; i < count; ++i) {
+      if (truth_.count(from + i) == 0) return;
+    }
+    const bool overlap = from < to + count && to < from + count;
+    if (random_() % 16 == 0 && truth_.size() > 8) {
+      events->push_back({false, from, 0, count});
+      for (uint64_t i = 0; i < count; ++i) truth_.erase(from + i);
+    } else if (!overlap) {
+      if (Taken(to, count)) events->push_back({false, to, 0, count});  // MREMAP_FIXED
+      for (uint64_t i = 0; i < count; ++i) {
+        truth_[to + i] = truth_[from + i];
+        truth_.erase(from + i);
+      }
+      events->push_back({true, from, to, count});
+      if (random_() % 4 != 0) events->push_back({false, from, 0, count});  // else DONTUNMAP
+    }
+  }
+
+  void Deliver(AddressSpace& space, const Event& event) {
+    ExclusiveLock lock(space.map_changing_lock());
+    space.Settle();
+    if (event.remap) {
+      space.Remap(RangeOf(event.slot, 1).start, RangeOf(event.to, 1).start, event.count * P);
+    } else {
+      space.Unmap(RangeOf(event.slot, event.count), [&](AddressRange range) {
+        std::vector<AddressRange> mapped;
+        for (uint64_t at = range.start; at < range.end(); at += P) {
+          if (truth_.count((at - kBase) / P) > 0) mapped.push_back({at, P});
+        }
+        return mapped;
+      });
+    }
+  }
+
+  std::mt19937 random_;
+  std::map<uint64_t, uint64_t> truth_;
+  std::array<std::deque<Event>, kThreads> pending_;
+};
+
+TEST(AddressSpaceModel, EventsOfSeveralThreadsInAnyOrderLeadToTheTrueMap) {
+  const uint32_t first = FirstSeed();
+  int compared = 0, ambiguous = 0;
+  for (uint32_t seed = first; seed < first + 2000; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    constexpr uint64_t kPages = 24;
+    AddressSpace space({{ReorderingKernel::kBase, kPages * P, 0}});
+    ReorderingKernel kernel(seed, kPages);
+    for (int round = 0; round < 10; ++round) {
+      for (int step = 0; step < 20; ++step) kernel.Step(space);
+      kernel.DeliverAll(space);
+      // The events did not tell everything: such runs are counted, and can be told from the rest.
+      if (space.ambiguous() > 0) break;
+      {
+        ExclusiveLock lock(space.map_changing_lock());
+        space.NoteSettled();
+        space.Settle();
+        for (uint64_t slot = 0; slot < ReorderingKernel::kSlots; ++slot) {
+          const auto actual = space.PageAt(ReorderingKernel::kBase + slot * P);
+          const auto expected = kernel.truth().find(slot);
+          ASSERT_EQ(actual.has_value(), expected != kernel.truth().end())
+              << "slot " << slot << " round " << round;
+          if (actual) {
+            ASSERT_EQ(actual->raw(), expected->second) << "slot " << slot;
+          }
+        }
+      }
+      ++compared;
+    }
+    ambiguous += space.ambiguous() > 0;
+  }
+  EXPECT_GT(compared, 1000);
+  std::cout << compared << " maps compared, " << ambiguous << " of 2000 runs ambiguous\n";
+}
+
 // Against a plain map from page address to page index.
 TEST(AddressSpaceModel, RandomRemapsAndUnmapsAgreeWithAFlatMap) {
-  const uint32_t seed = testing::UnitTest::GetInstance()->random_seed() != 0
-                            ? static_cast<uint32_t>(testing::UnitTest::GetInstance()->random_seed())
-                            : 7u;
+  const uint32_t seed = FirstSeed();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
   AddressSpace space({{0x100000, 32 * P, 0}, {0x200000, 32 * P, 64 * P}});
@@ -106,8 +315,13 @@ TEST(AddressSpaceModel, RandomRemapsAndUnmapsAgreeWithAFlatMap) {
     const uint64_t to = 0x100000 + random() % 400 * P;
     const uint64_t pages = 1 + random() % 40;
     ExclusiveLock lock(space.map_changing_lock());
+    space.NoteSettled();
+    space.Settle();
     if (random() % 4 == 0 && model.size() > 16) {
-      space.Unmap({from, (pages % 3 + 1) * P});
+      space.Unmap({from, (pages % 3 + 1) * P}, [](AddressRange range) {
+        ADD_FAILURE() << "asked for 0x" << std::hex << range.start;
+        return std::vector<AddressRange>();
+      });
       for (uint64_t i = 0; i < pages % 3 + 1; ++i) model.erase(from + i * P);
     } else {
       if (from < to + pages * P && to < from + pages * P) continue;  // mremap refuses overlap

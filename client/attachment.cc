@@ -66,6 +66,13 @@ absl::StatusOr<FaultPolicy> ParseFaultPolicy(absl::string_view name) {
       absl::StrCat("unknown fault policy \"", name, "\"; known are wait, poison and kill"));
 }
 
+absl::StatusOr<SharedDiscard> ParseSharedDiscard(absl::string_view name) {
+  if (name == "keep") return SharedDiscard::kKeep;
+  if (name == "zero") return SharedDiscard::kZero;
+  return absl::InvalidArgumentError(absl::StrCat("unknown treatment of discarded shared memory \"",
+                                                 name, "\"; known are keep and zero"));
+}
+
 absl::string_view FaultPolicyName(FaultPolicy policy) {
   switch (policy) {
     case FaultPolicy::kWait:

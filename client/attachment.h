@@ -49,10 +49,24 @@ enum class FaultPolicy {
 absl::StatusOr<FaultPolicy> ParseFaultPolicy(absl::string_view name);
 absl::string_view FaultPolicyName(FaultPolicy policy);
 
+// What becomes of a page of shared memory that the target discards before it was ever filled. The
+// kernel's event is the same for MADV_DONTNEED, which keeps the content of shared memory, and for
+// MADV_REMOVE, which punches a hole.
+enum class SharedDiscard {
+  kKeep,  // it is still at the source
+  kZero,  // it reads as zero
+};
+
+// Parses "keep" or "zero".
+absl::StatusOr<SharedDiscard> ParseSharedDiscard(absl::string_view name);
+
 struct AttachmentOptions {
   FaultPolicy policy = FaultPolicy::kPoison;
   // How long a fault may wait for a source that does not answer before `policy` decides.
   absl::Duration fault_deadline = absl::Seconds(60);
+  SharedDiscard shared_discard = SharedDiscard::kKeep;
+  // Fetch everything that is left, behind the faults, until all of the memory is there.
+  bool drain = false;
 };
 
 struct AttachRequest {
@@ -70,25 +84,45 @@ struct AttachRequest {
 // Counters since the attachment began, and its state now.
 struct AttachmentStats {
   AttachmentId id = 0;
-  pid_t pid = 0;
+  AttachmentId parent = 0;  // whose process has forked this one's; 0: it was handed over
+  pid_t pid = 0;            // 0: a forked child that has not faulted yet (the event has no pid)
   std::string volume;
   uint64_t regions = 0;
   uint64_t tracked_pages = 0;  // that the regions have together
   uint64_t present_pages = 0;  // of those, filled
   uint64_t poisoned_pages = 0;
+  bool drained = false;              // everything that was left when the drain began was fetched
   uint64_t waiting_faults = 0;       // pages that some thread of the target waits for now
   uint64_t faults_total = 0;         // messages read from the kernel
   uint64_t joined_faults_total = 0;  // of those, for a page that was under way already
+  uint64_t stray_faults_total = 0;  // of those, at addresses of no region: growth, moved-out memory
   uint64_t fetches_total = 0;
   uint64_t fetch_retries_total = 0;
   uint64_t fetch_failures_total = 0;  // ended by the fault policy
   uint64_t copied_pages_total = 0;
   uint64_t zeroed_pages_total = 0;
+  uint64_t drained_pages_total = 0;  // of the two, not waited for by a fault
+  // Fill ioctls by the error they returned.
   uint64_t fill_eagain_total = 0;
+  uint64_t fill_partial_total = 0;  // EAGAIN after some progress
   uint64_t fill_eexist_total = 0;
   uint64_t fill_enoent_total = 0;
+  uint64_t fill_efault_total = 0;
+  uint64_t fill_nomem_total = 0;  // ENOMEM, ENOSPC
+  uint64_t fill_other_total = 0;
+  // Fills that met a changing address space wait, parked, for its events to be read.
+  uint64_t parked_fills = 0;  // now
+  uint64_t parks_total = 0;   // every retry parks again
+  double parked_us_total = 0;
   uint64_t wakes_total = 0;
-  uint64_t events_total = 0;  // of the address space: fork, remap, remove, unmap
+  uint64_t fork_events_total = 0;
+  uint64_t remap_events_total = 0;
+  uint64_t remove_events_total = 0;
+  uint64_t unmap_events_total = 0;
+  // Unmap events that were about what had been at their addresses before something else was moved
+  // there, and changes of the address space whose order the events did not tell.
+  uint64_t late_unmaps_total = 0;
+  uint64_t ambiguous_events_total = 0;
   // From the fault's message being read to its page being filled, in microseconds.
   double fault_p50_us = 0;
   double fault_p90_us = 0;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <future>
 #include <utility>
 
 namespace faultline {
@@ -36,9 +37,46 @@ EventLoop::EventLoop(UniqueFd epoll, UniqueFd wakeup)
     : epoll_(std::move(epoll)), wakeup_(std::move(wakeup)) {}
 
 EventLoop::~EventLoop() {
+  {
+    MutexLock lock(mu_);
+    stopping_ = true;
+  }
+  Wake();
+  thread_.join();
+}
+
+void EventLoop::Wake() {
   const uint64_t one = 1;
   static_cast<void>(write(wakeup_.get(), &one, sizeof one));
-  thread_.join();
+}
+
+void EventLoop::Post(Task task) {
+  bool first;
+  {
+    MutexLock lock(mu_);
+    first = tasks_.empty();
+    tasks_.push_back(std::move(task));
+  }
+  if (first) Wake();
+}
+
+void EventLoop::Flush() {
+  std::promise<void> done;
+  Post([&done] { done.set_value(); });
+  done.get_future().wait();
+}
+
+bool EventLoop::RunTasks() {
+  uint64_t ignored;
+  static_cast<void>(read(wakeup_.get(), &ignored, sizeof ignored));
+  std::deque<Task> tasks;
+  {
+    MutexLock lock(mu_);
+    if (stopping_) return false;
+    tasks.swap(tasks_);
+  }
+  for (Task& task : tasks) task();
+  return true;
 }
 
 absl::Status EventLoop::Add(int fd, Handler handler) {
@@ -83,8 +121,11 @@ void EventLoop::Run() {
     const int n = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
     for (int i = 0; i < n; ++i) {
       const uint64_t token = events[static_cast<size_t>(i)].data.u64;
-      if (token == 0) return;
-      Dispatch(token);
+      if (token != 0) {
+        Dispatch(token);
+      } else if (!RunTasks()) {
+        return;
+      }
     }
   }
 }

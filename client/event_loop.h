@@ -2,10 +2,12 @@
 #ifndef FAULTLINE_CLIENT_EVENT_LOOP_H_
 #define FAULTLINE_CLIENT_EVENT_LOOP_H_
 
+#include <absl/functional/any_invocable.h>
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -22,6 +24,7 @@ namespace faultline {
 class EventLoop {
  public:
   using Handler = std::function<void()>;
+  using Task = absl::AnyInvocable<void()>;
 
   static absl::StatusOr<std::unique_ptr<EventLoop>> Create(const std::string& thread_name);
   // No handler runs afterwards.
@@ -33,17 +36,26 @@ class EventLoop {
   // removed. The loop keeps a copy of the handler, and what it owns, until the call under way has
   // returned.
   absl::Status Add(int fd, Handler handler);
-  // `handler` is not called again, but a call that is under way on the loop's thread may go on.
+  // Its handler is not called again, but a call that is under way on the loop's thread may go on.
   void Remove(int fd);
+  // Runs `task` on the loop's thread, in the order of the calls.
+  void Post(Task task);
+  // Waits until what was posted, and the handler under way, has run. Not to be called by either.
+  void Flush();
 
  private:
   EventLoop(UniqueFd epoll, UniqueFd wakeup);
   void Run();
+  void Wake();
+  // False once the loop is to stop.
+  bool RunTasks();
   void Dispatch(uint64_t token);
 
   const UniqueFd epoll_;
-  const UniqueFd wakeup_;  // eventfd: readable once the loop is to stop
+  const UniqueFd wakeup_;  // eventfd: readable once something was posted or the loop is to stop
   Mutex mu_;
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  std::deque<Task> tasks_ ABSL_GUARDED_BY(mu_);
   uint64_t next_token_ ABSL_GUARDED_BY(mu_) = 1;  // 0 is the wakeup
   std::unordered_map<int, uint64_t> tokens_ ABSL_GUARDED_BY(mu_);
   std::unordered_map<uint64_t, std::shared_ptr<Handler>> handlers_ ABSL_GUARDED_BY(mu_);

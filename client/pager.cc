@@ -3,25 +3,21 @@
 
 #include <absl/strings/str_cat.h>
 #include <errno.h>
-#include <signal.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
-#include <fstream>
 #include <map>
 #include <string>
-#include <thread>
 #include <utility>
 
+#include "client/descriptor_reserve.h"
 #include "client/event_loop.h"
-#include "client/fault/fault_reader.h"
-#include "client/fault/fetcher.h"
 #include "client/fault/paged_memory.h"
+#include "client/live_attachment.h"
+#include "client/process_maps.h"
 #include "client/timers.h"
+#include "client/uffd/kernel_probe.h"
 #include "client/uffd/uffd.h"
 #include "proto/log.h"
 #include "proto/mutex.h"
@@ -29,191 +25,44 @@
 namespace faultline {
 namespace {
 
-// How long the end of an attachment waits, without getting anywhere, for an address space that
-// keeps changing before it kills the target rather than leaving it with pages that would read as
-// zeros.
-constexpr auto kPoisonPatience = std::chrono::seconds(5);
-
-// One attached process: the units of its fault pipeline, wired. Thread-safe.
-class Attachment final : public Target {
- public:
-  Attachment(AttachmentId id, AttachRequest request, std::shared_ptr<PagedMemory> memory,
-             Timers* timers, EventLoop* loop, std::function<void()> on_gone)
-      : id_(id),
-        pid_(request.pid),
-        pidfd_(std::move(request.pidfd)),
-        volume_(std::move(request.volume)),
-        options_(request.options),
-        memory_(std::move(memory)),
-        loop_(loop),
-        on_gone_(std::move(on_gone)),
-        fetcher_(std::make_shared<Fetcher>(memory_, std::move(request.source), timers, this,
-                                           options_, FetchLimits())),
-        reader_(memory_.get(), fetcher_, this) {}
-
-  std::string Name() const override {
-    return absl::StrCat("attachment ", id_, " (pid ", pid_, ", volume ", volume_, ")");
-  }
-
-  void Kill(const std::string& reason) override {
-    if (killed_.exchange(true)) return;
-    LogError(absl::StrCat(reason, "; the process is killed"));
-    if (syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0) != 0 && errno != ESRCH) {
-      LogError(absl::StrCat(Name(), ": kill failed: ", strerror(errno)));
-    }
-  }
-
-  void Gone() override {
-    if (!gone_.exchange(true)) on_gone_();
-  }
-
-  // Starts serving. `self` keeps this alive while the loop may call it.
-  absl::Status Start(const std::shared_ptr<Attachment>& self) {
-    absl::Status status = loop_->Add(pidfd_.get(), [self] { self->Gone(); });
-    if (status.ok()) status = loop_->Add(memory_->uffd->fd(), [self] { self->OnReadable(); });
-    return status;
-  }
-
-  // Ends it, without a look at pages that are not filled. Safe to call twice.
-  void Close() {
-    loop_->Remove(memory_->uffd->fd());
-    loop_->Remove(pidfd_.get());
-    fetcher_->Stop();
-  }
-
-  // Sees to it that no page that is still at the source can turn into zeros once the uffd closes.
-  void SecureAbsentPages() {
-    Filler filler(memory_.get());
-    for (PageRange pages : AbsentPages()) {
-      if (options_.policy == FaultPolicy::kKill) {
-        Kill(absl::StrCat(Name(), ": ended with pages that were not fetched"));
-        return;
-      }
-      auto patience_ends = SteadyClock::now() + kPoisonPatience;
-      while (!pages.empty()) {
-        const FillReport report = filler.Poison(pages);
-        pages = PageRange::Between(pages.first + report.done, pages.end());
-        if (report.done > PageCount(0)) patience_ends = SteadyClock::now() + kPoisonPatience;
-        if (report.end == FillEnd::kTargetGone) return;
-        if (report.end == FillEnd::kFailed || SteadyClock::now() > patience_ends) {
-          Kill(absl::StrCat(Name(),
-                            ": ended with pages that were not fetched, and they cannot be "
-                            "poisoned (",
-                            strerror(report.error), ")"));
-          return;
-        }
-        // The event loop goes on reading events meanwhile.
-        if (report.end == FillEnd::kTryAgain) {
-          std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        }
-      }
-    }
-  }
-
-  // Gives the memory back to the kernel: it is ordinary from here on, and nobody waits.
-  void Unregister() {
-    std::vector<AddressRange> ranges;
-    {
-      SharedLock lock(memory_->space.map_changing_lock());
-      ranges = memory_->space.Ranges();
-    }
-    for (AddressRange range : ranges) {
-      // Fails where the range was unmapped or the process is gone: nothing to give back then.
-      memory_->uffd->Unregister(range).IgnoreError();
-      memory_->uffd->Wake(range);
-    }
-  }
-
-  AttachmentStats Stats() const {
-    const FaultCounters& counters = memory_->counters;
-    AttachmentStats stats;
-    stats.id = id_;
-    stats.pid = pid_;
-    stats.volume = volume_;
-    {
-      SharedLock lock(memory_->space.map_changing_lock());
-      stats.regions = memory_->space.region_count();
-      for (AddressRange range : memory_->space.Ranges()) {
-        stats.tracked_pages += range.length / kPageSize;
-      }
-    }
-    stats.present_pages = memory_->table->CountOf(PageState::kPresent).raw();
-    stats.poisoned_pages = memory_->table->CountOf(PageState::kPoisoned).raw();
-    stats.waiting_faults = memory_->queue.size();
-    stats.faults_total = counters.faults;
-    stats.joined_faults_total = counters.joined_faults;
-    stats.fetches_total = counters.fetches;
-    stats.fetch_retries_total = counters.fetch_retries;
-    stats.fetch_failures_total = counters.fetch_failures;
-    stats.copied_pages_total = counters.copied_pages;
-    stats.zeroed_pages_total = counters.zeroed_pages;
-    stats.fill_eagain_total = counters.eagain;
-    stats.fill_eexist_total = counters.eexist;
-    stats.fill_enoent_total = counters.enoent;
-    stats.wakes_total = counters.wakes;
-    stats.events_total = counters.events;
-    stats.fault_p50_us = counters.fault_latency.QuantileMicros(0.5);
-    stats.fault_p90_us = counters.fault_latency.QuantileMicros(0.9);
-    stats.fault_p99_us = counters.fault_latency.QuantileMicros(0.99);
-    stats.fault_max_us = counters.fault_latency.MaxMicros();
-    return stats;
-  }
-
- private:
-  void OnReadable() {
-    if (gone_) return;
-    if (absl::Status status = reader_.Drain(); !status.ok()) {
-      // Nobody would see its faults any more.
-      Kill(absl::StrCat(Name(), ": ", status.ToString()));
-      Gone();
-    }
-  }
-
-  std::vector<PageRange> AbsentPages() const {
-    std::vector<PageRange> absent;
-    SharedLock lock(memory_->space.map_changing_lock());
-    for (AddressRange range : memory_->space.Ranges()) {
-      memory_->space.ForEachPart(range, [&](const AddressSpace::Part& part) {
-        PageRange rest = part.pages();
-        while (!rest.empty()) {
-          const PageCount run = memory_->table->RunOfSameState(rest);
-          if (memory_->table->Get(rest.first) == PageState::kAbsent) {
-            absent.push_back({rest.first, run});
-          }
-          rest = PageRange::Between(rest.first + run, rest.end());
-        }
-      });
-    }
-    return absent;
-  }
-
-  const AttachmentId id_;
-  const pid_t pid_;
-  const UniqueFd pidfd_;
-  const std::string volume_;
-  const AttachmentOptions options_;
-  const std::shared_ptr<PagedMemory> memory_;
-  EventLoop* const loop_;
-  const std::function<void()> on_gone_;
-  const std::shared_ptr<Fetcher> fetcher_;
-  FaultReader reader_;
-  std::atomic<bool> killed_ = false;
-  std::atomic<bool> gone_ = false;
-};
-
-// Marks the mappings that the kernel knows to be shared. What it does not let us read stays as the
-// peer has said.
-void AskForShared(pid_t pid, std::vector<Mapping>* mappings) {
-  std::ifstream maps(absl::StrCat("/proc/", pid, "/maps"));
-  for (std::string line; std::getline(maps, line);) {
-    unsigned long start, end;
-    char permissions[5];
-    if (sscanf(line.c_str(), "%lx-%lx %4s", &start, &end, permissions) != 3) continue;
-    if (permissions[3] != 's') continue;
+// Marks the mappings that the kernel knows to be shared, and returns what their memory areas hold
+// beyond all mappings. What the kernel does not let us read stays as the peer has said.
+std::vector<AddressRange> AskForAreas(pid_t pid, std::vector<Mapping>* mappings) {
+  std::vector<AddressRange> undeclared;
+  for (const VmArea& area : ReadMaps(pid)) {
+    std::vector<AddressRange> declared;
     for (Mapping& mapping : *mappings) {
-      if (mapping.address < end && start < mapping.address + mapping.size) mapping.shared = true;
+      const AddressRange range{mapping.address, mapping.size};
+      if (!range.Overlaps(area.range)) continue;
+      mapping.shared = mapping.shared || area.shared;
+      declared.push_back(range);
     }
+    if (declared.empty()) continue;
+    std::sort(declared.begin(), declared.end(),
+              [](AddressRange a, AddressRange b) { return a.start < b.start; });
+    uint64_t at = area.range.start;
+    for (AddressRange range : declared) {
+      if (at < range.start) undeclared.push_back({at, range.start - at});
+      at = std::max(at, range.end());
+    }
+    if (at < area.range.end()) undeclared.push_back({at, area.range.end() - at});
   }
+  return undeclared;
+}
+
+absl::StatusOr<std::unique_ptr<PageTable>> MakeTable(const std::vector<Mapping>& mappings) {
+  PageIndex first(kMaxVolumePages), end(0);
+  std::vector<PageRange> shared;
+  for (const Mapping& mapping : mappings) {
+    const PageRange pages{PageIndex::Containing(mapping.offset),
+                          PageCount(mapping.size / kPageSize)};
+    first = std::min(first, pages.first);
+    end = std::max(end, pages.end());
+    if (mapping.shared) shared.push_back(pages);
+  }
+  std::sort(shared.begin(), shared.end(),
+            [](const PageRange& a, const PageRange& b) { return a.first < b.first; });
+  return PageTable::Create(PageRange::Between(first, end), std::move(shared));
 }
 
 absl::StatusOr<std::shared_ptr<PagedMemory>> PrepareMemory(AttachRequest* request) {
@@ -221,27 +70,24 @@ absl::StatusOr<std::shared_ptr<PagedMemory>> PrepareMemory(AttachRequest* reques
       !status.ok()) {
     return status;
   }
-  AskForShared(request->pid, &request->mappings);
-  constexpr uint64_t kFeatures =
-      uapi::kFeatureEventRemap | uapi::kFeatureEventRemove | uapi::kFeatureEventUnmap;
+  constexpr uint64_t kFeatures = uapi::kFeatureEventFork | uapi::kFeatureEventRemap |
+                                 uapi::kFeatureEventRemove | uapi::kFeatureEventUnmap |
+                                 uapi::kFeatureThreadId;
   absl::StatusOr<std::unique_ptr<Uffd>> uffd =
       request->register_ranges ? AdoptFreshUffd(std::move(request->uffd), kFeatures)
                                : AdoptUffd(std::move(request->uffd));
   if (!uffd.ok()) return uffd.status();
-  if (((*uffd)->features() & uapi::kFeatureEventFork) != 0) {
-    return absl::FailedPreconditionError(
-        "the userfaultfd asks for fork events, which this agent does not serve; leave out "
-        "UFFD_FEATURE_EVENT_FORK");
-  }
-  PageIndex first(kMaxVolumePages), end(0);
-  for (const Mapping& mapping : request->mappings) {
-    first = std::min(first, PageIndex::Containing(mapping.offset));
-    end = std::max(end, PageIndex::Containing(mapping.offset + mapping.size));
-  }
-  absl::StatusOr<std::unique_ptr<PageTable>> table =
-      PageTable::Create(PageRange::Between(first, end));
+  std::vector<AddressRange> undeclared = AskForAreas(request->pid, &request->mappings);
+  absl::StatusOr<std::unique_ptr<PageTable>> table = MakeTable(request->mappings);
   if (!table.ok()) return table.status();
-  return std::make_shared<PagedMemory>(*std::move(uffd), request->mappings, *std::move(table));
+  auto memory =
+      std::make_shared<PagedMemory>(*std::move(uffd), request->mappings, *std::move(table));
+  if (!request->register_ranges) {
+    // Of what the Pager registers itself, it knows that it is all declared.
+    ExclusiveLock lock(memory->space.map_changing_lock());
+    memory->space.SetUndeclared(std::move(undeclared));
+  }
+  return memory;
 }
 
 absl::Status RegisterAll(const std::vector<Mapping>& mappings, Uffd* uffd) {
@@ -258,8 +104,10 @@ absl::Status RegisterAll(const std::vector<Mapping>& mappings, Uffd* uffd) {
 
 class PagerOnThreads final : public Pager {
  public:
-  explicit PagerOnThreads(std::vector<std::unique_ptr<EventLoop>> loops)
-      : loops_(std::move(loops)) {}
+  PagerOnThreads(const PagerOptions& options, std::vector<std::unique_ptr<EventLoop>> loops)
+      : serial_(options.fill_mode == FillMode::kSerial),
+        loops_(std::move(loops)),
+        timers_(std::max(options.retry_threads, 1)) {}
   ~PagerOnThreads() override { Stop(); }
 
   absl::StatusOr<AttachmentId> Attach(AttachRequest request) override {
@@ -271,38 +119,41 @@ class PagerOnThreads final : public Pager {
     }
     absl::StatusOr<std::shared_ptr<PagedMemory>> memory = PrepareMemory(&request);
     if (!memory.ok()) return memory.status();
-    const std::vector<Mapping> mappings = request.mappings;
-    const bool register_ranges = request.register_ranges;
 
-    std::shared_ptr<Attachment> attachment;
-    AttachmentId id;
+    AttachedProcess process;
+    process.pid = request.pid;
+    process.pidfd = std::move(request.pidfd);
+    process.volume = std::move(request.volume);
+    process.same_pids = SharesPidNamespace(request.pid);
+    std::shared_ptr<LiveAttachment> attachment;
     absl::Status status;
     {
       MutexLock lock(mu_);
       if (stopped_) return absl::UnavailableError("the agent is stopping");
-      id = next_id_++;
-      EventLoop* loop = loops_[id % loops_.size()].get();
-      attachment =
-          std::make_shared<Attachment>(id, std::move(request), *memory, &timers_, loop, [this, id] {
-            // Not here: it may be a fetch of this very attachment that has noticed.
-            timers_.After(SteadyClock::duration(0), [this, id] { OnGone(id); });
-          });
-      attachments_[id] = attachment;
-      status = attachment->Start(attachment);
+      attachment = Add(std::move(process), request.options, request.source, *memory, nullptr);
+      status = attachment->Start();
     }
-    if (status.ok() && register_ranges) status = RegisterAll(mappings, (*memory)->uffd.get());
+    if (status.ok() && request.register_ranges) {
+      status = RegisterAll(request.mappings, (*memory)->uffd.get());
+    }
     if (!status.ok()) {
-      Forget(id);
+      Forget(attachment->id());
       attachment->Close();
       return status;
     }
-    LogInfo(absl::StrCat(attachment->Name(), ": began, ", mappings.size(), " mappings, ",
-                         attachment->Stats().tracked_pages, " pages"));
-    return id;
+    LogInfo(absl::StrCat(attachment->Name(), ": began, ", request.mappings.size(), " mappings, ",
+                         attachment->Stats().tracked_pages, " pages",
+                         serial_ ? ", one thread" : ""));
+    if (((*memory)->uffd->features() & uapi::kFeatureEventFork) == 0) {
+      LogDebug(absl::StrCat(attachment->Name(),
+                            ": its userfaultfd does not tell of forks: memory that a child "
+                            "inherits is not served"));
+    }
+    return attachment->id();
   }
 
   absl::Status Detach(AttachmentId id) override {
-    const std::shared_ptr<Attachment> attachment = Forget(id);
+    const std::shared_ptr<LiveAttachment> attachment = Forget(id);
     if (attachment == nullptr) {
       return absl::NotFoundError(absl::StrCat("there is no attachment ", id));
     }
@@ -311,7 +162,7 @@ class PagerOnThreads final : public Pager {
   }
 
   std::vector<AttachmentStats> Attachments() const override {
-    std::vector<std::shared_ptr<Attachment>> attachments;
+    std::vector<std::shared_ptr<LiveAttachment>> attachments;
     {
       MutexLock lock(mu_);
       for (const auto& [id, attachment] : attachments_) attachments.push_back(attachment);
@@ -326,20 +177,69 @@ class PagerOnThreads final : public Pager {
       MutexLock lock(mu_);
       stopped_ = true;
     }
-    for (;;) {
-      AttachmentId id;
-      {
-        MutexLock lock(mu_);
-        if (attachments_.empty()) return;
-        id = attachments_.begin()->first;
-      }
-      if (const auto attachment = Forget(id)) EndWithMemory(*attachment, "the agent stops");
+    // Again until no reader is left that may have had a forked child in its hands.
+    while (EndAll()) {
+      for (const auto& loop : loops_) loop->Flush();
     }
   }
 
  private:
+  // Also the attachments of children that are forked meanwhile. False if there was none.
+  bool EndAll() {
+    bool any = false;
+    for (;;) {
+      AttachmentId id;
+      {
+        MutexLock lock(mu_);
+        if (attachments_.empty()) return any;
+        id = attachments_.begin()->first;
+      }
+      any = true;
+      if (const auto attachment = Forget(id)) EndWithMemory(*attachment, "the agent stops");
+    }
+  }
+
+  std::shared_ptr<LiveAttachment> Add(AttachedProcess process, const AttachmentOptions& options,
+                                      std::shared_ptr<PageSource> source,
+                                      std::shared_ptr<PagedMemory> memory, EventLoop* loop)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    process.id = next_id_++;
+    LiveAttachment::Environment environment;
+    environment.timers = &timers_;
+    environment.loop = loop != nullptr ? loop : loops_[process.id % loops_.size()].get();
+    environment.reserve = &reserve_;
+    environment.serial = serial_;
+    environment.on_gone = [this](AttachmentId id) {
+      // Not here: it may be a fetch of this very attachment that has noticed.
+      timers_.After(SteadyClock::duration(0), [this, id] { OnGone(id); });
+    };
+    environment.on_fork = [this](LiveAttachment& parent, std::shared_ptr<PagedMemory> child) {
+      OnFork(parent, std::move(child));
+    };
+    const AttachmentId id = process.id;
+    return attachments_[id] = std::make_shared<LiveAttachment>(
+               std::move(process), options, std::move(source), std::move(memory), environment);
+  }
+
+  void OnFork(LiveAttachment& parent, std::shared_ptr<PagedMemory> memory) {
+    AttachedProcess process;
+    process.parent = parent.id();
+    process.volume = parent.volume();
+    process.same_pids = parent.same_pids();
+    std::shared_ptr<LiveAttachment> child;
+    {
+      MutexLock lock(mu_);
+      child =
+          Add(std::move(process), parent.options(), parent.source(), std::move(memory), nullptr);
+    }
+    // Not here: it reads files, and the parent's faults wait.
+    timers_.After(SteadyClock::duration(0),
+                  [child, parent_pid = parent.pid()] { child->StartForked(parent_pid); });
+    LogDebug(absl::StrCat(child->Name(), ": began"));
+  }
+
   // The process goes on; its memory must not turn into zeros.
-  void EndWithMemory(Attachment& attachment, absl::string_view why) {
+  void EndWithMemory(LiveAttachment& attachment, absl::string_view why) {
     attachment.SecureAbsentPages();
     attachment.Unregister();
     attachment.Close();
@@ -347,27 +247,30 @@ class PagerOnThreads final : public Pager {
   }
 
   void OnGone(AttachmentId id) {
-    if (const std::shared_ptr<Attachment> attachment = Forget(id)) {
+    if (const std::shared_ptr<LiveAttachment> attachment = Forget(id)) {
       attachment->Close();
       LogEnd(*attachment, "the process has ended");
     }
   }
 
-  void LogEnd(const Attachment& attachment, absl::string_view why) {
+  void LogEnd(const LiveAttachment& attachment, absl::string_view why) {
     const AttachmentStats stats = attachment.Stats();
-    LogInfo(absl::StrCat(attachment.Name(), ": ended, ", why, "; ", stats.faults_total, " faults, ",
-                         stats.copied_pages_total + stats.zeroed_pages_total, " pages filled, ",
-                         stats.poisoned_pages, " poisoned"));
+    Log(stats.parent == 0 ? LogLevel::kInfo : LogLevel::kDebug,
+        absl::StrCat(attachment.Name(), ": ended, ", why, "; ", stats.faults_total, " faults, ",
+                     stats.copied_pages_total + stats.zeroed_pages_total, " pages filled, ",
+                     stats.poisoned_pages, " poisoned"));
   }
 
-  std::shared_ptr<Attachment> Forget(AttachmentId id) {
+  std::shared_ptr<LiveAttachment> Forget(AttachmentId id) {
     MutexLock lock(mu_);
     auto node = attachments_.extract(id);
     return node.empty() ? nullptr : std::move(node.mapped());
   }
 
+  const bool serial_;
+  DescriptorReserve reserve_;
   mutable Mutex mu_;
-  std::map<AttachmentId, std::shared_ptr<Attachment>> attachments_ ABSL_GUARDED_BY(mu_);
+  std::map<AttachmentId, std::shared_ptr<LiveAttachment>> attachments_ ABSL_GUARDED_BY(mu_);
   AttachmentId next_id_ ABSL_GUARDED_BY(mu_) = 1;
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
   // Destroyed in this order: first the timers, whose tasks end attachments, which use the loops.
@@ -377,7 +280,22 @@ class PagerOnThreads final : public Pager {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Pager>> Pager::Create(const PagerOptions& options) {
+absl::StatusOr<FillMode> ParseFillMode(absl::string_view name) {
+  if (name == "auto") return FillMode::kAuto;
+  if (name == "parallel") return FillMode::kParallel;
+  if (name == "serial") return FillMode::kSerial;
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown fill mode \"", name, "\"; known are auto, parallel and serial"));
+}
+
+absl::StatusOr<std::unique_ptr<Pager>> Pager::Create(PagerOptions options) {
+  if (options.fill_mode == FillMode::kAuto) {
+    const KernelProbe probe = ProbeKernel();
+    options.fill_mode = probe.fills_exclude_events ? FillMode::kParallel : FillMode::kSerial;
+    LogInfo(absl::StrCat("fill mode ",
+                         options.fill_mode == FillMode::kParallel ? "parallel" : "serial", ": ",
+                         probe.evidence));
+  }
   std::vector<std::unique_ptr<EventLoop>> loops;
   for (int i = 0; i < std::max(options.readers, 1); ++i) {
     absl::StatusOr<std::unique_ptr<EventLoop>> loop =
@@ -385,7 +303,7 @@ absl::StatusOr<std::unique_ptr<Pager>> Pager::Create(const PagerOptions& options
     if (!loop.ok()) return loop.status();
     loops.push_back(*std::move(loop));
   }
-  return std::make_unique<PagerOnThreads>(std::move(loops));
+  return std::make_unique<PagerOnThreads>(options, std::move(loops));
 }
 
 }  // namespace faultline

@@ -4,18 +4,24 @@
 //
 // The way of a fault:
 //   kernel -> FaultReader   drains one uffd: events first change the AddressSpace, then the faults
-//   of
-//                           the batch are resolved against it
-//          -> AddressSpace  which region, which volume page, in which state
+//                           are resolved against it
+//          -> AddressSpace  which region, which volume page; and PageTable: in which state
 //          -> FaultQueue    one entry for each volume page; later faults join it
 //          -> Fetcher       asks the PageSource; back-off, deadline, and the fault's one end
 //          -> PageSource    bytes, on whatever thread they arrive
 //          -> Filler        the ioctl, and the only place that knows what its errors mean
 //          -> kernel        wakes the thread that faulted
+// Beside it, for each attachment (LiveAttachment): a Drainer fetches what is left behind the
+// faults; fills that meet a changing address space wait in its Parking.
 //
 // Threads: `readers` event loops, each the one reader of its uffds, which never wait for a page;
-// the source's own threads, which fill; one timer thread, which tries again what has to be. Lock
-// order: the map-changing lock of an attachment > its page table > its fault queue.
+// the source's own threads, which fill; `retry_threads`, which try again what has to be. Where
+// fills do not exclude events in the kernel (before 6.9), all of an attachment's work is done on
+// its event loop instead. Lock order: the map-changing lock of an attachment > its page table > its
+// fault queue.
+//
+// What keeps every byte right while the target changes its memory is said in address_space.h and
+// filler.h; model/monitor.pml checks it.
 #ifndef FAULTLINE_CLIENT_PAGER_H_
 #define FAULTLINE_CLIENT_PAGER_H_
 
@@ -29,14 +35,27 @@
 
 namespace faultline {
 
+// Who fills an attachment's memory.
+enum class FillMode {
+  kAuto,      // what the kernel allows, by a probe at run time: parallel from 6.9 on
+  kParallel,  // any number of threads at a time, beside the one that reads events
+  kSerial,    // that one thread only, and one fetch at a time: for kernels whose fills and events
+              // exclude each other by nothing but mmap_lock
+};
+
+// Parses "auto", "parallel" or "serial".
+absl::StatusOr<FillMode> ParseFillMode(absl::string_view name);
+
 struct PagerOptions {
-  int readers = 1;  // event loop threads, at least 1
+  int readers = 1;        // event loop threads, at least 1
+  int retry_threads = 2;  // that try parked fills again, at least 1
+  FillMode fill_mode = FillMode::kAuto;
 };
 
 // Thread-safe.
 class Pager {
  public:
-  static absl::StatusOr<std::unique_ptr<Pager>> Create(const PagerOptions& options);
+  static absl::StatusOr<std::unique_ptr<Pager>> Create(PagerOptions options);
 
   virtual ~Pager() = default;
 

@@ -5,13 +5,14 @@
 // Requests:
 //   [MAPPING, ...]                                   Firecracker's handover; never answered
 //   {"volume":NAME,"mappings":[MAPPING, ...],
-//    "mode":"lazy","register":BOOL}                  a handover; answered with the attachment's id
+//    "mode":"lazy","register":BOOL,"drain":BOOL}     a handover; answered with the attachment's id
 //   {"detach":true}                                  ends the attachment made on this connection
 //   {"query":"volume","volume":NAME}                 answered with the volume's size
 //   {"query":"attachments"}                          answered with the state of every attachment
 // MAPPING: {"base_host_virt_addr":N,"size":N,"offset":N,"page_size":N,"memfd":INDEX}, all in bytes.
 // "page_size" may be missing: then "page_size_kib" is taken, which means bytes too, or else 4096.
-// "mode" (default "lazy"), "register" (default false) and "memfd" may be missing. INDEX counts the
+// "mode" (default "lazy"), "register" (default false), "drain" (default as the agent's --drain) and
+// "memfd" may be missing. INDEX counts the
 // descriptors that follow the userfaultfd, from 0.
 //
 // In Firecracker's form unknown keys are ignored, since its newer versions add some; in ours they

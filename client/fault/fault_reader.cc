@@ -2,6 +2,7 @@
 #include "client/fault/fault_reader.h"
 
 #include <absl/strings/str_cat.h>
+#include <absl/time/time.h>
 #include <errno.h>
 
 #include <algorithm>
@@ -13,21 +14,36 @@
 namespace faultline {
 namespace {
 
-// Faults are resolved at the latest when so many are collected, although more may be waiting:
-// otherwise a target with very many threads could keep all of them waiting.
+// Faults are resolved at the latest when so many are collected, or when so many batches were read
+// behind the first of them, although more may be waiting: otherwise a target with very many
+// threads, or with threads that never stop changing memory, could keep them waiting. Those that an
+// unread event then moves are woken once it is read.
 constexpr size_t kMaxFaultsPerDrain = 4096;
+constexpr int kMaxBatchesPerDrain = 16;
+
+void Count(std::atomic<uint64_t>& counter) { counter.fetch_add(1, std::memory_order_relaxed); }
 
 }  // namespace
 
-FaultReader::FaultReader(PagedMemory* memory, std::shared_ptr<Fetcher> fetcher, Target* target)
-    : memory_(memory), fetcher_(std::move(fetcher)), target_(target) {}
+FaultReader::FaultReader(PagedMemory* memory, std::shared_ptr<Fetcher> fetcher, Target* target,
+                         ReaderHost* host, SharedDiscard shared_discard)
+    : memory_(memory),
+      fetcher_(std::move(fetcher)),
+      target_(target),
+      host_(host),
+      shared_discard_(shared_discard) {}
 
 absl::Status FaultReader::Drain() {
   absl::StatusOr<size_t> read;
+  int batches = 0;
   do {
     read = ReadBatch();
+    ++batches;
     // Faults that were read are resolved whatever came after them: the kernel sends none twice.
-    if (faults_.size() >= kMaxFaultsPerDrain) Resolve();
+    if (faults_.size() >= kMaxFaultsPerDrain || batches >= kMaxBatchesPerDrain) {
+      Resolve();
+      batches = 0;
+    }
   } while (read.ok() && *read > 0);
   Resolve();
   return read.status();
@@ -36,55 +52,115 @@ absl::Status FaultReader::Drain() {
 absl::StatusOr<size_t> FaultReader::ReadBatch() {
   events_.clear();
   absl::StatusOr<size_t> read;
+  bool changed = false;
   {
     ExclusiveLock lock(memory_->space.map_changing_lock());
+    memory_->space.Settle();
     read = memory_->uffd->Read(&events_);
     for (UffdEvent& event : events_) {
       if (const auto* fault = std::get_if<FaultEvent>(&event)) {
         faults_.push_back(fault->address);
-        continue;
-      }
-      memory_->counters.events.fetch_add(1, std::memory_order_relaxed);
-      if (const auto* remap = std::get_if<RemapEvent>(&event)) Apply(*remap);
-      if (const auto* remove = std::get_if<RemoveEvent>(&event)) Apply(*remove);
-      if (const auto* unmap = std::get_if<UnmapEvent>(&event)) Apply(*unmap);
-      if (std::holds_alternative<ForkEvent>(event)) {
-        // Fork events are never asked for, and a uffd that has them is refused at attach.
-        target_->Kill(absl::StrCat(target_->Name(), ": unexpected fork event"));
+        last_thread_ = fault->thread;
+      } else {
+        Apply(event);
+        changed = true;
       }
     }
   }
   for (AddressRange range : woken_) WakeAll(range);
   woken_.clear();
+  for (std::shared_ptr<PagedMemory>& child : children_) host_->OnFork(std::move(child));
+  children_.clear();
+  if (changed) fetcher_->Kick();
   return read;
+}
+
+void FaultReader::Apply(UffdEvent& event) {
+  FaultCounters& counters = memory_->counters;
+  if (auto* fork = std::get_if<ForkEvent>(&event)) {
+    Count(counters.fork_events);
+    NoteEvent("FORK", {});
+    Apply(*fork);
+  } else if (const auto* remap = std::get_if<RemapEvent>(&event)) {
+    Count(counters.remap_events);
+    NoteEvent("REMAP", {remap->from, remap->length});
+    Apply(*remap);
+  } else if (const auto* remove = std::get_if<RemoveEvent>(&event)) {
+    Count(counters.remove_events);
+    NoteEvent("REMOVE", remove->range);
+    Apply(*remove);
+  } else if (const auto* unmap = std::get_if<UnmapEvent>(&event)) {
+    Count(counters.unmap_events);
+    NoteEvent("UNMAP", unmap->range);
+    Apply(*unmap);
+  }
+}
+
+// In the same exclusive section as the read ("clone_under_lock"): a fill that came before the fork
+// is in both memories, and none comes between the fork and this copy.
+void FaultReader::Apply(ForkEvent& event) {
+  absl::StatusOr<std::unique_ptr<PageTable>> table = memory_->table->Clone();
+  absl::StatusOr<std::unique_ptr<Uffd>> uffd =
+      AdoptForkedUffd(std::move(event.uffd), memory_->uffd->features());
+  if (!table.ok() || !uffd.ok()) {
+    // Its pages would turn into zeros as soon as its uffd is closed.
+    target_->Kill(absl::StrCat(target_->Name(), ": a forked child cannot be served: ",
+                               (table.ok() ? uffd.status() : table.status()).ToString()));
+    if (uffd.ok()) static_cast<void>(uffd->release());  // left open: it waits, and reads no zeros
+    return;
+  }
+  children_.push_back(std::make_shared<PagedMemory>(*std::move(uffd), *memory_, *std::move(table)));
 }
 
 void FaultReader::Apply(const RemapEvent& event) {
   memory_->space.Remap(event.from, event.to, event.length);
-  // Who waits at the old addresses has to look again (SIGSEGV, or the page at its new place).
+  // Who waits at the old addresses has to look again (SIGSEGV, or the page at its new place), and
+  // so has who waits at the new ones for what was there before ("wake_vacated").
   woken_.push_back({event.from, event.length});
+  woken_.push_back({event.to, event.length});
 }
 
 void FaultReader::Apply(const RemoveEvent& event) {
   PageTable& table = *memory_->table;
   memory_->space.ForEachPart(event.range, [&](const AddressSpace::Part& part) {
-    for (PageIndex page = part.first; page < part.pages().end(); ++page) {
-      // The event does not tell MADV_DONTNEED, after which shared memory keeps its pages, from
-      // MADV_REMOVE, which punches a hole. A shared page that was filled and is missing afterwards
-      // was punched, so it is zero; one that never was filled is still at the source.
-      if (part.shared && table.Get(page) == PageState::kAbsent) continue;
-      table.Set(page, PageState::kZero);
+    if (!part.shared || shared_discard_ == SharedDiscard::kZero) {
+      table.SetAll(part.pages(), PageState::kZero);
+      return;
+    }
+    // The event does not tell MADV_DONTNEED, after which shared memory keeps its pages, from
+    // MADV_REMOVE, which punches a hole. A shared page that was filled and is missing afterwards
+    // was punched, so it is zero; one that never was filled is still at the source.
+    for (PageRange rest = part.pages(); !rest.empty();) {
+      const PageRange run{rest.first, table.RunOfSameState(rest)};
+      if (table.Get(run.first) != PageState::kAbsent) table.SetAll(run, PageState::kZero);
+      rest = PageRange::Between(run.end(), rest.end());
     }
   });
 }
 
 void FaultReader::Apply(const UnmapEvent& event) {
-  memory_->space.Unmap(event.range);
+  memory_->space.Unmap(event.range,
+                       [this](AddressRange range) { return host_->MappedParts(range); });
   woken_.push_back(event.range);
 }
 
+void FaultReader::NoteEvent(const char* name, AddressRange range) {
+  MutexLock lock(mu_);
+  last_event_ = {name, range, SteadyClock::now()};
+}
+
+std::string FaultReader::LastEvent() const {
+  MutexLock lock(mu_);
+  if (last_event_.name == nullptr) return "";
+  return absl::StrCat(last_event_.name, " [0x", absl::Hex(last_event_.range.start), ", 0x",
+                      absl::Hex(last_event_.range.end()), "), read ",
+                      absl::FormatDuration(absl::FromChrono(SteadyClock::now() - last_event_.when)),
+                      " ago");
+}
+
 void FaultReader::WakeAll(AddressRange range) {
-  memory_->counters.wakes.fetch_add(1, std::memory_order_relaxed);
+  if (range.length == 0) return;
+  Count(memory_->counters.wakes);
   memory_->uffd->Wake(range);
 }
 
@@ -94,44 +170,50 @@ void FaultReader::Resolve() {
   counters.faults.fetch_add(faults_.size(), std::memory_order_relaxed);
   const SteadyClock::time_point now = SteadyClock::now();
   demanded_.clear();
-  std::vector<uint64_t> unknown;
+  std::vector<uint64_t> strays, refused;
   {
     SharedLock lock(memory_->space.map_changing_lock());
     for (uint64_t address : faults_) {
       const std::optional<PageIndex> page = memory_->space.PageAt(address);
       if (!page) {
-        unknown.push_back(address);
+        (memory_->space.IsUndeclared(address) ? refused : strays).push_back(address);
       } else if (memory_->queue.Join(*page, now)) {
         demanded_.push_back(*page);
       } else {
-        counters.joined_faults.fetch_add(1, std::memory_order_relaxed);
+        Count(counters.joined_faults);
       }
     }
   }
   faults_.clear();
-  for (uint64_t address : unknown) Refuse(address);
+  if (last_thread_ != 0) host_->OnThread(last_thread_);
+  for (uint64_t address : strays) {
+    Count(counters.stray_faults);
+    fetcher_->Stray(address);
+  }
+  for (uint64_t address : refused) Refuse(address);
 
   std::sort(demanded_.begin(), demanded_.end());
+  const auto is_fetched = [this](PageIndex page) {
+    const PageState state = memory_->table->Get(page);
+    return state == PageState::kAbsent || state == PageState::kPoisoned;
+  };
   for (size_t i = 0; i < demanded_.size();) {
     // Neighbours that are filled from the same place travel together.
-    const bool zero = memory_->table->Get(demanded_[i]) == PageState::kZero;
+    const bool fetched = is_fetched(demanded_[i]);
     PageRange run = PageRange::Single(demanded_[i]);
-    for (++i; i < demanded_.size() && demanded_[i] == run.end() &&
-              (memory_->table->Get(demanded_[i]) == PageState::kZero) == zero;
+    for (++i;
+         i < demanded_.size() && demanded_[i] == run.end() && is_fetched(demanded_[i]) == fetched;
          ++i) {
       run.count += PageCount(1);
     }
-    zero ? fetcher_->Zero(run) : fetcher_->Demand(run);
+    fetched ? fetcher_->Demand(run) : fetcher_->Zero(run);
   }
 }
 
 void FaultReader::Refuse(uint64_t address) {
-  FaultCounters& counters = memory_->counters;
-  if (counters.unknown_faults.fetch_add(1, std::memory_order_relaxed) == 0) {
-    LogError(absl::StrCat(target_->Name(), ": fault at 0x", absl::Hex(address),
-                          ", which is in none of the mappings that were handed over; access to it "
-                          "gets SIGBUS (further ones are counted, not logged)"));
-  }
+  LogError(absl::StrCat(target_->Name(), ": fault at 0x", absl::Hex(address),
+                        ", which is in none of the mappings that were handed over; access to it "
+                        "gets SIGBUS"));
   const AddressRange range{address, kPageSize};
   const FillResult result = memory_->uffd->Poison(range);
   if (result.error == 0 || result.error == ESRCH) return;

@@ -5,49 +5,87 @@
 #include <absl/status/status.h>
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "client/fault/fetcher.h"
 #include "client/fault/paged_memory.h"
+#include "proto/mutex.h"
 
 namespace faultline {
 
+// What a FaultReader needs to know and cannot find out, and what it hands on. Called on the
+// reader's thread; none of them may wait for a page or for the source.
+class ReaderHost {
+ public:
+  virtual ~ReaderHost() = default;
+  // A child was forked; `memory` is its own from here on. Its process runs only once this has
+  // returned. Not called with any lock held.
+  virtual void OnFork(std::shared_ptr<PagedMemory> memory) = 0;
+  // The target's thread `thread` has faulted.
+  virtual void OnThread(pid_t thread) = 0;
+  // The parts of `range` at which the target has memory now; all of it where that cannot be told.
+  // Called with the map-changing lock held.
+  virtual std::vector<AddressRange> MappedParts(AddressRange range) = 0;
+};
+
 // Drains one uffd: applies events to the address space while it holds the map-changing lock
-// exclusively across read(), collects faults, and when nothing more is there resolves those against
-// the map as it is then (the kernel returns faults before the events that explain them) and has
-// their pages fetched.
+// exclusively across read() ("lock_across_read"), collects faults, and when nothing more is there
+// resolves those against the map as it is then, since the kernel returns faults before the events
+// that explain them ("resolve_after_drain"), and has their pages fetched.
 //
-// Never waits for a page or for the source. One thread at a time.
+// Never waits for a page or for the source. Drain() is for one thread at a time; the rest is
+// thread-safe.
 class FaultReader {
  public:
-  // `memory` and `target` are borrowed.
-  FaultReader(PagedMemory* memory, std::shared_ptr<Fetcher> fetcher, Target* target);
+  // `memory`, `target` and `host` are borrowed.
+  FaultReader(PagedMemory* memory, std::shared_ptr<Fetcher> fetcher, Target* target,
+              ReaderHost* host, SharedDiscard shared_discard);
 
-  // To be called when the uffd is readable. An error is final: it cannot be read any more.
+  // To be called when the uffd is readable. RESOURCE_EXHAUSTED where a fork event has to wait for a
+  // free descriptor: to be called again. Any other error is final: it cannot be read any more.
   absl::Status Drain();
 
+  // The event that was read last, for people; empty where there was none.
+  std::string LastEvent() const;
+
  private:
-  // Reads and applies one batch under the exclusive lock; returns how many events it had.
+  // Reads and applies one batch under the exclusive lock; returns how many messages it had.
   absl::StatusOr<size_t> ReadBatch();
+  void Apply(UffdEvent& event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(memory_->space.map_changing_lock());
+  void Apply(ForkEvent& event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(memory_->space.map_changing_lock());
   void Apply(const RemapEvent& event)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(memory_->space.map_changing_lock());
   void Apply(const RemoveEvent& event)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(memory_->space.map_changing_lock());
   void Apply(const UnmapEvent& event)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(memory_->space.map_changing_lock());
+  void NoteEvent(const char* name, AddressRange range);
   void WakeAll(AddressRange range);
   void Resolve();
-  // A fault at an address that no mapping names: there is no page to serve it with.
+  // A fault that was handed over with the uffd but with no mapping: there is no page for it.
   void Refuse(uint64_t address);
 
   PagedMemory* const memory_;
   const std::shared_ptr<Fetcher> fetcher_;
   Target* const target_;
+  ReaderHost* const host_;
+  const SharedDiscard shared_discard_;
   // Kept between calls, so that a fault costs no allocation.
   std::vector<UffdEvent> events_;
   std::vector<uint64_t> faults_;     // addresses, in the order they were read
   std::vector<AddressRange> woken_;  // whose waiters have to look again
   std::vector<PageIndex> demanded_;
+  std::vector<std::shared_ptr<PagedMemory>> children_;  // forked in the batch
+  pid_t last_thread_ = 0;
+
+  struct Noted {
+    const char* name = nullptr;
+    AddressRange range;
+    SteadyClock::time_point when;
+  };
+  mutable Mutex mu_;
+  Noted last_event_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace faultline

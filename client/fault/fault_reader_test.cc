@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/eventfd.h>
 
 #include <future>
 #include <thread>
@@ -43,7 +44,8 @@ class FaultReaderTest : public testing::Test {
   FakeTarget target_;
   std::shared_ptr<Fetcher> fetcher_ = std::make_shared<Fetcher>(
       memory_, source_, &timers_, &target_, AttachmentOptions(), FetchLimits());
-  FaultReader reader_{memory_.get(), fetcher_, &target_};
+  FakeHost host_;
+  FaultReader reader_{memory_.get(), fetcher_, &target_, &host_, SharedDiscard::kKeep};
 };
 
 TEST_F(FaultReaderTest, EachFaultIsServedWithItsPage) {
@@ -137,7 +139,8 @@ TEST(FaultReaderOnSharedMemory, ADiscardedPageIsZeroOnlyIfItWasFilledBefore) {
   auto fetcher =
       std::make_shared<Fetcher>(fake.memory, std::make_shared<MemoryPageSource>(TestVolume(10)),
                                 &timers, &target, AttachmentOptions(), FetchLimits());
-  FaultReader reader(fake.memory.get(), fetcher, &target);
+  FakeHost host;
+  FaultReader reader(fake.memory.get(), fetcher, &target, &host, SharedDiscard::kKeep);
   fake.memory->table->Set(PageIndex(1), PageState::kPresent);
   std::vector<UffdEvent> events;
   events.emplace_back(RemoveEvent{{kBase, 10 * P}});
@@ -162,24 +165,65 @@ TEST_F(FaultReaderTest, UnmapWakesWhoWaitsThere) {
   EXPECT_EQ(PageAt(kBase + 4 * P), "");
 }
 
-TEST_F(FaultReaderTest, AFaultOutsideAllMappingsGetsSigbusNotZeros) {
-  kernel_->AddRegistered({0x700000, P});
-  std::vector<UffdEvent> events;
-  events.emplace_back(FaultEvent{0x700000});
-  kernel_->QueueEvents(std::move(events));
-  Drain();
+class UndeclaredMemoryTest : public FaultReaderTest {
+ protected:
+  UndeclaredMemoryTest() {
+    kernel_->AddRegistered({0x700000, 2 * P});
+    ExclusiveLock lock(memory_->space.map_changing_lock());
+    memory_->space.SetUndeclared({{0x700000, P}});
+  }
+  void FaultAt(uint64_t address) {
+    std::vector<UffdEvent> events;
+    events.emplace_back(FaultEvent{address});
+    kernel_->QueueEvents(std::move(events));
+    Drain();
+  }
+};
+
+TEST_F(UndeclaredMemoryTest, AFaultInMemoryThatNoMappingNamedGetsSigbusNotZeros) {
+  FaultAt(0x700000);
   EXPECT_EQ(PageAt(0x700000), FakeUffd::kPoisoned);
-  EXPECT_EQ(memory_->counters.unknown_faults, 1u);
 }
 
-TEST_F(FaultReaderTest, AFaultOutsideAllMappingsKillsWhereTheKernelCannotPoison) {
+TEST_F(UndeclaredMemoryTest, ItsTargetIsKilledWhereTheKernelCannotPoison) {
   kernel_->QueueResult({EINVAL, 0});
-  std::vector<UffdEvent> events;
-  events.emplace_back(FaultEvent{0x700000});
-  kernel_->QueueEvents(std::move(events));
-  Drain();
+  FaultAt(0x700000);
   ASSERT_EQ(target_.kills.size(), 1u);
   EXPECT_THAT(target_.kills[0], HasSubstr("0x700000"));
+}
+
+TEST_F(UndeclaredMemoryTest, MemoryThatAMappingHasGrownByReadsZeros) {
+  FaultAt(0x701000);
+  EXPECT_EQ(PageAt(0x701000), std::string(P, '\0'));
+  EXPECT_EQ(memory_->counters.stray_faults, 1u);
+}
+
+TEST_F(UndeclaredMemoryTest, AStrayFaultThatIsHeldOffIsServedOnceAnEventHasExplainedIt) {
+  kernel_->QueueResult({EAGAIN, 0});
+  FaultAt(0x701000);
+  EXPECT_EQ(PageAt(0x701000), "");
+  std::vector<UffdEvent> events;
+  events.emplace_back(RemapEvent{kBase + 4 * P, 0x701000, P});
+  kernel_->QueueEvents(std::move(events));
+  Drain();
+  timers_.Advance(std::chrono::seconds(0));  // not the back-off: the event has kicked it
+  EXPECT_EQ(PageAt(0x701000), TestPage(4));
+}
+
+TEST_F(FaultReaderTest, AForkedChildHasThePagesAsTheyAreAtItsFork) {
+  std::vector<UffdEvent> events;
+  events.emplace_back(RemoveEvent{{kBase, P}});
+  events.emplace_back(ForkEvent{UniqueFd(eventfd(0, EFD_CLOEXEC))});
+  events.emplace_back(RemoveEvent{{kBase + P, P}});
+  kernel_->QueueEvents(std::move(events));
+  Drain();
+  ASSERT_EQ(host_.children.size(), 1u);
+  PagedMemory& child = *host_.children[0];
+  EXPECT_EQ(child.table->Get(PageIndex(0)), PageState::kZero);
+  EXPECT_EQ(child.table->Get(PageIndex(1)), PageState::kAbsent);
+  EXPECT_EQ(memory_->table->Get(PageIndex(1)), PageState::kZero);
+  SharedLock lock(child.space.map_changing_lock());
+  EXPECT_EQ(child.space.PageAt(kBase + 7 * P), PageIndex(7));
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "client/fault/fault_reader.h"
 #include "client/fault/fetcher.h"
 #include "client/fault/paged_memory.h"
 #include "client/uffd/fake_uffd.h"
@@ -38,18 +39,36 @@ struct FakeMemory {
     auto uffd = std::make_unique<FakeUffd>();
     kernel = uffd.get();
     for (const Mapping& mapping : mappings) kernel->AddRegistered({mapping.address, mapping.size});
-    memory = std::make_shared<PagedMemory>(std::move(uffd), mappings,
-                                           *PageTable::Create({PageIndex(0), PageCount(10000)}));
+    memory = std::make_shared<PagedMemory>(
+        std::move(uffd), mappings, *PageTable::Create({PageIndex(0), PageCount(10000)}, {}));
   }
 
   std::shared_ptr<PagedMemory> memory;
   FakeUffd* kernel;  // owned by memory
 };
 
+// A host whose target has memory at `mapped` and nowhere else.
+class FakeHost final : public ReaderHost {
+ public:
+  void OnFork(std::shared_ptr<PagedMemory> memory) override { children.push_back(memory); }
+  void OnThread(pid_t thread) override { threads.push_back(thread); }
+  std::vector<AddressRange> MappedParts(AddressRange range) override {
+    asked.push_back(range);
+    return mapped;
+  }
+
+  std::vector<std::shared_ptr<PagedMemory>> children;
+  std::vector<pid_t> threads;
+  std::vector<AddressRange> asked, mapped;
+};
+
 class FakeTarget final : public Target {
  public:
   std::string Name() const override { return "target"; }
-  void Kill(const std::string& reason) override { kills.push_back(reason); }
+  bool Kill(const std::string& reason) override {
+    kills.push_back(reason);
+    return true;
+  }
   void Gone() override { ++gone; }
 
   std::vector<std::string> kills;

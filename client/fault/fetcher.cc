@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "proto/log.h"
 
@@ -23,13 +24,15 @@ std::string ToString(PageRange pages) {
 
 Fetcher::Fetcher(std::shared_ptr<PagedMemory> memory, std::shared_ptr<PageSource> source,
                  Timers* timers, Target* target, const AttachmentOptions& options,
-                 const FetchLimits& limits)
+                 const FetchLimits& limits, Executor executor)
     : memory_(std::move(memory)),
       source_(std::move(source)),
       timers_(timers),
       target_(target),
       options_(options),
       limits_(limits),
+      executor_(std::move(executor)),
+      parking_(std::make_shared<Parking>(timers)),
       filler_(memory_.get()) {}
 
 class Fetcher::Entry {
@@ -53,18 +56,26 @@ class Fetcher::Entry {
   bool allowed_;
 };
 
+struct Fetcher::Install {
+  PageRange pages;
+  std::shared_ptr<const std::string> bytes;  // of `all`; null: zeros
+  PageRange all;
+  Job job;
+  Held held;
+};
+
 void Fetcher::Stop() {
   stopped_ = true;
   for (int n = entries_; n != 0; n = entries_) entries_.wait(n);
 }
 
-Fetcher::Job Fetcher::NewJob(PageRange pages, SteadyClock::duration backoff) const {
+Fetcher::Job Fetcher::NewJob(PageRange pages) const {
   const bool forever =
       options_.policy == FaultPolicy::kWait || options_.fault_deadline == absl::InfiniteDuration();
   return {pages,
           forever ? SteadyClock::time_point::max()
                   : timers_->Now() + absl::ToChronoNanoseconds(options_.fault_deadline),
-          backoff};
+          limits_.first_retry};
 }
 
 void Fetcher::Demand(PageRange pages) {
@@ -72,27 +83,82 @@ void Fetcher::Demand(PageRange pages) {
   if (!entry.allowed()) return;
   while (!pages.empty()) {
     const PageRange part{pages.first, std::min(pages.count, source_->max_fetch())};
-    Try(NewJob(part, limits_.first_retry));
+    Try(NewJob(part));
     pages = PageRange::Between(part.end(), pages.end());
   }
 }
 
+bool Fetcher::Drain(PageRange pages, std::shared_ptr<void> ticket) {
+  const Entry entry(this);
+  if (!entry.allowed()) return false;
+  Job job{pages, SteadyClock::time_point::max(), limits_.first_retry, FetchLane::kBulk,
+          std::move(ticket)};
+  if (executor_) {
+    executor_(Entered([this, job] { Try(job); }));
+  } else {
+    Try(std::move(job));
+  }
+  return true;
+}
+
 void Fetcher::Zero(PageRange pages) {
   const Entry entry(this);
-  if (!entry.allowed()) return;
-  Install(pages, nullptr, NewJob(pages, limits_.first_refill).deadline);
+  if (entry.allowed()) Fill(pages, nullptr, NewJob(pages));
 }
 
 void Fetcher::Try(Job job) {
+  if (executor_ && fetching_) {
+    (job.lane == FetchLane::kDemand ? waiting_demand_ : waiting_bulk_).push_back(std::move(job));
+    return;
+  }
+  Start(std::move(job));
+}
+
+void Fetcher::Start(Job job) {
   memory_->counters.fetches.fetch_add(1, std::memory_order_relaxed);
   const absl::Time deadline = absl::Now() + absl::FromChrono(limits_.attempt_timeout);
-  source_->Fetch(job.pages, FetchLane::kDemand, deadline,
-                 [self = shared_from_this(), job](auto runs) { self->OnFetched(job, runs); });
+  if (!executor_) {
+    source_->Fetch(job.pages, job.lane, deadline, [self = shared_from_this(), job](auto runs) {
+      const Entry entry(self.get());
+      if (entry.allowed()) self->OnFetched(job, runs);
+    });
+    return;
+  }
+  fetching_ = true;
+  source_->Fetch(job.pages, job.lane, deadline, [self = shared_from_this(), job](auto runs) {
+    const Entry entry(self.get());
+    if (!entry.allowed()) return;
+    // The runs live as long as this call only, and the work is done on another thread.
+    auto bytes = std::make_shared<std::string>();
+    std::vector<FetchedRun> copies;
+    if (runs.ok()) {
+      bytes->reserve(job.pages.size_bytes());
+      for (const FetchedRun& run : *runs) {
+        copies.push_back(run);
+        if (run.bytes == nullptr) continue;
+        copies.back().bytes = reinterpret_cast<const std::byte*>(bytes->data() + bytes->size());
+        bytes->append(reinterpret_cast<const char*>(run.bytes), run.range.size_bytes());
+      }
+    }
+    self->executor_(self->Entered(
+        [fetcher = self.get(), job, bytes, copies = std::move(copies), status = runs.status()] {
+          fetcher->fetching_ = false;
+          if (status.ok()) {
+            fetcher->OnFetched(job, std::span<const FetchedRun>(copies));
+          } else {
+            fetcher->OnFetched(job, status);
+          }
+          for (auto* waiting : {&fetcher->waiting_demand_, &fetcher->waiting_bulk_}) {
+            if (fetcher->fetching_ || waiting->empty()) continue;
+            Job next = std::move(waiting->front());
+            waiting->pop_front();
+            fetcher->Start(std::move(next));
+          }
+        }));
+  });
 }
 
 void Fetcher::OnFetched(const Job& job, absl::StatusOr<std::span<const FetchedRun>> runs) {
-  const Entry entry(this);
-  if (!entry.allowed()) return;
   if (!runs.ok()) {
     OnFetchFailed(job, runs.status());
     return;
@@ -100,20 +166,28 @@ void Fetcher::OnFetched(const Job& job, absl::StatusOr<std::span<const FetchedRu
   if (source_failing_.exchange(false)) {
     LogInfo(absl::StrCat(target_->Name(), ": pages arrive again"));
   }
-  for (const FetchedRun& run : *runs) Install(run.range, run.bytes, job.deadline);
+  for (const FetchedRun& run : *runs) Fill(run.range, run.bytes, job);
 }
 
 void Fetcher::OnFetchFailed(Job job, const absl::Status& status) {
   if (status.code() == absl::StatusCode::kDataLoss && job.pages.count > PageCount(1)) {
     // Which page it is shows when each is asked for alone.
-    for (PageIndex page = job.pages.first; page < job.pages.end(); ++page) {
-      Try({PageRange::Single(page), job.deadline, job.backoff});
+    const PageRange pages = job.pages;
+    for (job.pages = PageRange::Single(pages.first); job.pages.first < pages.end();
+         ++job.pages.first) {
+      Try(job);
     }
     return;
   }
-  const bool retry = options_.policy == FaultPolicy::kWait || IsRetryable(status);
-  if (!retry || timers_->Now() + job.backoff > job.deadline) {
-    Fail(job.pages, status);
+  const bool drain = job.lane == FetchLane::kBulk;
+  const bool retry = (options_.policy == FaultPolicy::kWait && !drain) || IsRetryable(status);
+  if (!retry || job.deadline < timers_->Now() + job.backoff) {
+    if (drain) {
+      LogWarning(absl::StrCat(target_->Name(), ": ", ToString(job.pages),
+                              " cannot be drained, and is left to a fault: ", status.ToString()));
+    } else {
+      Fail(job.pages, status);
+    }
     return;
   }
   if (!source_failing_.exchange(true)) {
@@ -123,10 +197,10 @@ void Fetcher::OnFetchFailed(Job job, const absl::Status& status) {
   memory_->counters.fetch_retries.fetch_add(1, std::memory_order_relaxed);
   const auto delay = job.backoff;
   job.backoff = std::min(job.backoff * 2, limits_.last_retry);
-  Later(delay, [this, job] { Try(job); });
+  Later(delay, [this, job = std::move(job)]() mutable { Try(std::move(job)); });
 }
 
-void Fetcher::Install(PageRange pages, const std::byte* bytes, SteadyClock::time_point deadline) {
+void Fetcher::Fill(PageRange pages, const std::byte* bytes, const Job& job) {
   const FillReport report = filler_.Fill(pages, bytes);
   const PageRange rest = PageRange::Between(pages.first + report.done, pages.end());
   switch (report.end) {
@@ -146,30 +220,69 @@ void Fetcher::Install(PageRange pages, const std::byte* bytes, SteadyClock::time
     copy = std::make_shared<const std::string>(
         reinterpret_cast<const char*>(bytes) + report.done.in_bytes(), rest.size_bytes());
   }
-  Refill(rest, std::move(copy), {rest, deadline, limits_.first_refill});
+  Install install{rest, std::move(copy), rest, job, NewHeld()};
+  Park(install.held, [this, install](Held held) mutable {
+    install.held = held;
+    Refill(std::move(install));
+  });
 }
 
-void Fetcher::Refill(PageRange pages, std::shared_ptr<const std::string> bytes, Job job) {
-  const auto delay = job.backoff;
-  job.backoff = std::min(job.backoff * 2, limits_.last_refill);
-  Later(delay, [this, pages, bytes = std::move(bytes), job]() mutable {
-    const std::byte* from = nullptr;
-    if (bytes != nullptr) {
-      from = reinterpret_cast<const std::byte*>(bytes->data()) +
-             (pages.first - job.pages.first).in_bytes();
+void Fetcher::Refill(Install install) {
+  const std::byte* from = nullptr;
+  if (install.bytes != nullptr) {
+    from = reinterpret_cast<const std::byte*>(install.bytes->data()) +
+           (install.pages.first - install.all.first).in_bytes();
+  }
+  const FillReport report = filler_.Fill(install.pages, from);
+  const PageRange rest = PageRange::Between(install.pages.first + report.done, install.pages.end());
+  if (report.end == FillEnd::kTargetGone) {
+    target_->Gone();
+  } else if (report.end == FillEnd::kFailed ||
+             (report.end == FillEnd::kTryAgain && timers_->Now() > install.job.deadline)) {
+    Fail(rest, absl::InternalError(
+                   absl::StrCat("fill: ", strerror(report.error != 0 ? report.error : EAGAIN))));
+  } else if (report.end == FillEnd::kTryAgain) {
+    install.pages = rest;
+    Park(install.held, [this, install = std::move(install)](Held held) mutable {
+      install.held = held;
+      Refill(std::move(install));
+    });
+  }
+}
+
+void Fetcher::Stray(uint64_t address) {
+  const Entry entry(this);
+  if (entry.allowed()) StrayAgain(address, NewHeld());
+}
+
+void Fetcher::StrayAgain(uint64_t address, Held held) {
+  std::optional<PageIndex> page;
+  const FillReport report = filler_.FillStray(address, &page);
+  if (page) {
+    // An event has told since what is there.
+    if (!memory_->queue.Join(*page, timers_->Now())) return;
+    const PageRange single = PageRange::Single(*page);
+    if (memory_->table->Get(*page) == PageState::kAbsent) {
+      Try(NewJob(single));
+    } else {
+      Fill(single, nullptr, NewJob(single));
     }
-    const FillReport report = filler_.Fill(pages, from);
-    const PageRange rest = PageRange::Between(pages.first + report.done, pages.end());
-    if (report.end == FillEnd::kTargetGone) {
+    return;
+  }
+  switch (report.end) {
+    case FillEnd::kDone:
+      return;
+    case FillEnd::kTargetGone:
       target_->Gone();
-    } else if (report.end == FillEnd::kFailed ||
-               (report.end == FillEnd::kTryAgain && timers_->Now() > job.deadline)) {
-      Fail(rest, absl::InternalError(
-                     absl::StrCat("fill: ", strerror(report.error != 0 ? report.error : EAGAIN))));
-    } else if (report.end == FillEnd::kTryAgain) {
-      Refill(rest, std::move(bytes), job);
-    }
-  });
+      return;
+    case FillEnd::kTryAgain:
+      Park(held, [this, address](Held next) { StrayAgain(address, next); });
+      return;
+    case FillEnd::kFailed:
+      target_->Kill(absl::StrCat(target_->Name(), ": the fault at 0x", absl::Hex(address),
+                                 " cannot be served: ", strerror(report.error)));
+      return;
+  }
 }
 
 void Fetcher::Fail(PageRange pages, const absl::Status& why) {
@@ -182,17 +295,20 @@ void Fetcher::Fail(PageRange pages, const absl::Status& why) {
       Later(limits_.last_retry, [this, pages] { Demand(pages); });
       return;
     case FaultPolicy::kKill:
-      target_->Kill(reason);
-      return;
+      if (target_->Kill(reason)) return;
+      [[fallthrough]];
     case FaultPolicy::kPoison:
       LogError(absl::StrCat(reason, "; access to it gets SIGBUS from now on"));
-      PoisonOrKill(pages, reason, limits_.first_refill);
+      PoisonOrKill(pages, reason);
       return;
   }
 }
 
-void Fetcher::PoisonOrKill(PageRange pages, const std::string& reason,
-                           SteadyClock::duration backoff) {
+void Fetcher::PoisonOrKill(PageRange pages, const std::string& reason) {
+  PoisonAgain(pages, reason, NewHeld());
+}
+
+void Fetcher::PoisonAgain(PageRange pages, const std::string& reason, Held held) {
   const FillReport report = filler_.Poison(pages);
   switch (report.end) {
     case FillEnd::kDone:
@@ -208,16 +324,40 @@ void Fetcher::PoisonOrKill(PageRange pages, const std::string& reason,
       break;
   }
   const PageRange rest = PageRange::Between(pages.first + report.done, pages.end());
-  Later(backoff, [this, rest, reason, next = std::min(backoff * 2, limits_.last_refill)] {
-    PoisonOrKill(rest, reason, next);
-  });
+  Park(held, [this, rest, reason](Held next) { PoisonAgain(rest, reason, next); });
+}
+
+void Fetcher::Park(Held held, absl::AnyInvocable<void(Held)> retry) {
+  FaultCounters& counters = memory_->counters;
+  counters.parks.fetch_add(1, std::memory_order_relaxed);
+  const SteadyClock::time_point parked = timers_->Now();
+  const Held next{std::min(held.backoff * 2, limits_.last_refill), held.since};
+  parking_->Park(
+      held.backoff, held.since, Guarded([this, parked, next, retry = std::move(retry)]() mutable {
+        memory_->counters.parked_ns.fetch_add(
+            static_cast<uint64_t>(std::chrono::nanoseconds(timers_->Now() - parked).count()),
+            std::memory_order_relaxed);
+        retry(next);
+      }));
 }
 
 void Fetcher::Later(SteadyClock::duration delay, absl::AnyInvocable<void()> task) {
-  timers_->After(delay, [self = shared_from_this(), task = std::move(task)]() mutable {
+  timers_->After(delay, Guarded(std::move(task)));
+}
+
+Timers::Task Fetcher::Entered(absl::AnyInvocable<void()> task) {
+  return [self = shared_from_this(), task = std::move(task)]() mutable {
     const Entry entry(self.get());
     if (entry.allowed()) task();
-  });
+  };
+}
+
+Timers::Task Fetcher::Guarded(absl::AnyInvocable<void()> task) {
+  if (!executor_) return Entered(std::move(task));
+  return [self = shared_from_this(), task = std::move(task)]() mutable {
+    const Entry entry(self.get());
+    if (entry.allowed()) self->executor_(self->Entered(std::move(task)));
+  };
 }
 
 }  // namespace faultline

@@ -3,15 +3,19 @@
 #define FAULTLINE_CLIENT_FAULT_FETCHER_H_
 
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "client/attachment.h"
 #include "client/fault/filler.h"
 #include "client/fault/paged_memory.h"
+#include "client/fault/parking.h"
 #include "client/source/page_source.h"
 #include "client/timers.h"
+#include "proto/mutex.h"
 
 namespace faultline {
 
@@ -25,35 +29,56 @@ struct FetchLimits {
   SteadyClock::duration last_refill = std::chrono::milliseconds(5);
 };
 
-// What a Fetcher can do to the process whose memory it serves. Thread-safe.
+// What the fault pipeline can do to the process whose memory it serves. Thread-safe.
 class Target {
  public:
   virtual ~Target() = default;
   virtual std::string Name() const = 0;  // for messages
-  virtual void Kill(const std::string& reason) = 0;
+  // False where it cannot be killed, because its pid is not known.
+  virtual bool Kill(const std::string& reason) = 0;
   // The process has exited or exec'ed: nothing can be filled any more.
   virtual void Gone() = 0;
 };
 
+// Runs a task on the one thread of an attachment that is served by one thread.
+using Executor = std::function<void(Timers::Task)>;
+
 // Gets the pages that faults wait for, and sees to it that each fault has an end: the page is
 // filled, or after `fault_deadline`, or at once where the source says that the page cannot be had,
 // the fault policy decides. Never a silent hang, never silent zeros.
+//
+// With an `executor`, everything is done on that one thread, and one fetch is under way at a time;
+// without, fills happen wherever their bytes arrive, any number at a time.
 //
 // Thread-safe. Lives, with the memory, until the last fetch under way has ended.
 class Fetcher : public std::enable_shared_from_this<Fetcher> {
  public:
   // `timers` and `target` are borrowed until Stop() has returned.
   Fetcher(std::shared_ptr<PagedMemory> memory, std::shared_ptr<PageSource> source, Timers* timers,
-          Target* target, const AttachmentOptions& options, const FetchLimits& limits);
+          Target* target, const AttachmentOptions& options, const FetchLimits& limits,
+          Executor executor = nullptr);
 
   // Gets `pages`, which threads of the target wait for, and fills them. Never blocks on the source.
   void Demand(PageRange pages);
 
-  // Fills `pages`, which the target has discarded, with zeros.
+  // Fills `pages`, which the target has discarded, with zeros, where a fault waits for them.
   void Zero(PageRange pages);
+
+  // Serves a fault at an address of no region, see Filler::FillStray().
+  void Stray(uint64_t address);
+
+  // Gets `pages` behind all faults, and fills those of them that are absent then. A page that
+  // cannot be had is left as it is: a fault decides about it. `ticket` is let go of when everything
+  // that can be done was done. False after Stop(). REQUIRES: at most PageSource::max_fetch() pages.
+  bool Drain(PageRange pages, std::shared_ptr<void> ticket);
 
   // Applies the fault policy to `pages`, which cannot be had because of `why`.
   void Fail(PageRange pages, const absl::Status& why);
+
+  // An event was read: fills that it has held off are tried again.
+  void Kick() { parking_->Kick(); }
+  // Fills that wait for the address space to settle.
+  const Parking& parking() const { return *parking_; }
 
   // Nothing is fetched, filled, poisoned or killed from here on, and no call into the timers or the
   // target is under way when it returns. Not to be called by the source or the target from inside a
@@ -66,20 +91,38 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
     PageRange pages;
     SteadyClock::time_point deadline;
     SteadyClock::duration backoff;
+    FetchLane lane = FetchLane::kDemand;
+    std::shared_ptr<void> ticket = nullptr;  // of a drain
   };
+  // Bytes that are being filled, kept until all of them are.
+  struct Install;
 
   // Held by every call that comes from outside, so that Stop() can wait for it.
   class Entry;
 
+  Job NewJob(PageRange pages) const;
   void Try(Job job);
+  void Start(Job job);
   void OnFetched(const Job& job, absl::StatusOr<std::span<const FetchedRun>> runs);
   void OnFetchFailed(Job job, const absl::Status& status);
-  // `bytes` null: zeros. Retries keep a copy of what is left.
-  void Install(PageRange pages, const std::byte* bytes, SteadyClock::time_point deadline);
-  void Refill(PageRange pages, std::shared_ptr<const std::string> bytes, Job job);
-  void PoisonOrKill(PageRange pages, const std::string& reason, SteadyClock::duration backoff);
+  // Fills `pages` with `bytes`, null: zeros. Keeps a copy of what has to be filled later.
+  void Fill(PageRange pages, const std::byte* bytes, const Job& job);
+  void Refill(Install install);
+  void PoisonOrKill(PageRange pages, const std::string& reason);
+  // Tries again after a fill was held off; `backoff` and `since` are updated for the next time.
+  struct Held {
+    SteadyClock::duration backoff;
+    SteadyClock::time_point since;
+  };
+  Held NewHeld() const { return {limits_.first_refill, timers_->Now()}; }
+  void Park(Held held, absl::AnyInvocable<void(Held)> retry);
+  void StrayAgain(uint64_t address, Held held);
+  void PoisonAgain(PageRange pages, const std::string& reason, Held held);
   void Later(SteadyClock::duration delay, absl::AnyInvocable<void()> task);
-  Job NewJob(PageRange pages, SteadyClock::duration backoff) const;
+  // Wraps a task: it does not run after Stop().
+  Timers::Task Entered(absl::AnyInvocable<void()> task);
+  // Wraps a task for a thread of the timers: it runs where it has to, and not after Stop().
+  Timers::Task Guarded(absl::AnyInvocable<void()> task);
 
   const std::shared_ptr<PagedMemory> memory_;
   const std::shared_ptr<PageSource> source_;
@@ -87,10 +130,15 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   Target* const target_;
   const AttachmentOptions options_;
   const FetchLimits limits_;
+  const Executor executor_;
+  const std::shared_ptr<Parking> parking_;
   Filler filler_;
   std::atomic<bool> stopped_ = false;
   std::atomic<int> entries_ = 0;
   std::atomic<bool> source_failing_ = false;  // to log the first of repeated failures only
+  // With an executor: used on its thread only.
+  bool fetching_ = false;
+  std::deque<Job> waiting_demand_, waiting_bulk_;
 };
 
 }  // namespace faultline

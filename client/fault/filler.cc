@@ -6,6 +6,13 @@
 #include <algorithm>
 
 namespace faultline {
+namespace {
+
+void Count(std::atomic<uint64_t>& counter, uint64_t n = 1) {
+  counter.fetch_add(n, std::memory_order_relaxed);
+}
+
+}  // namespace
 
 // What one ioctl did.
 struct Filler::Step {
@@ -40,7 +47,6 @@ FillReport Filler::Run(PageRange pages, const std::byte* bytes, Op op) {
 }
 
 FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* step) {
-  FaultCounters& counters = memory_->counters;
   SharedLock lock(memory_->space.map_changing_lock());
   const std::optional<AddressSpace::Located> located = memory_->space.Locate(pages);
   if (!located) {
@@ -50,89 +56,115 @@ FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* ste
     return FillEnd::kDone;
   }
   PageRange run{pages.first, std::min(located->count, step->limit)};
-  run.count = memory_->table->RunOfSameState(run);
-  if (op == Op::kCopy && memory_->table->Get(run.first) == PageState::kZero) op = Op::kZero;
-  const AddressRange range{located->address, run.size_bytes()};
+  const PageState state = memory_->table->Get(run.first);
+  const bool discarded = state == PageState::kZero || state == PageState::kPresent;
+  run.count = discarded ? PageCount(1) : memory_->table->RunOfSameState(run);
 
+  // Before the ioctl ("take_before_fill"; see FaultQueue).
   const std::optional<SteadyClock::time_point> since = memory_->queue.Take(run);
-  FillResult result;
-  switch (op) {
-    case Op::kCopy:
-      result = memory_->uffd->Copy(range.start, {bytes, range.length});
-      break;
-    case Op::kZero:
-      result = memory_->uffd->Zero(range);
-      break;
-    case Op::kPoison:
-      result = memory_->uffd->Poison(range);
-      break;
+  if (discarded) {
+    if (!since) {
+      step->passed = run.count;
+      return FillEnd::kDone;
+    }
+    op = Op::kZero;
   }
-
+  const AddressRange range{located->address, run.size_bytes()};
+  const FillResult result = Call(op, range, bytes);
   step->filled = PageCount(std::min(result.bytes_done, range.length) / kPageSize);
-  for (PageIndex page = run.first; page < run.first + step->filled; ++page) {
-    memory_->table->Set(page, op == Op::kPoison ? PageState::kPoisoned : PageState::kPresent);
-  }
-  if (op != Op::kPoison) {
-    (op == Op::kCopy ? counters.copied_pages : counters.zeroed_pages)
-        .fetch_add(step->filled.raw(), std::memory_order_relaxed);
-  }
-  const FillEnd end = Judge(result, range, run.first, step);
+  Commit({run.first, step->filled}, op, since.has_value());
+  const FillEnd end = Judge(result, range, run.first + step->filled, step);
   if (!since) return end;
   if (step->filled + step->passed < run.count && end != FillEnd::kTargetGone) {
     // Whose page it was is not known any more; the rest of the run is still to be filled.
     memory_->queue.PutBack(run.first + step->filled + step->passed, *since);
   } else if (end == FillEnd::kDone && op != Op::kPoison) {
-    counters.fault_latency.Record(
+    memory_->counters.fault_latency.Record(
         static_cast<uint64_t>(std::chrono::nanoseconds(SteadyClock::now() - *since).count()));
   }
   return end;
 }
 
-FillEnd Filler::Judge(FillResult result, AddressRange range, PageIndex first, Step* step) {
+FillResult Filler::Call(Op op, AddressRange range, const std::byte* bytes) {
+  switch (op) {
+    case Op::kCopy:
+      return memory_->uffd->Copy(range.start, {bytes, range.length});
+    case Op::kZero:
+      return memory_->uffd->Zero(range);
+    case Op::kPoison:
+      break;
+  }
+  return memory_->uffd->Poison(range);
+}
+
+void Filler::Commit(PageRange filled, Op op, bool waited_for) {
+  if (filled.empty()) return;
   FaultCounters& counters = memory_->counters;
-  const PageIndex page = first + step->filled;
+  memory_->table->SetAll(filled, op == Op::kPoison ? PageState::kPoisoned : PageState::kPresent);
+  if (op == Op::kPoison) return;
+  Count(op == Op::kCopy ? counters.copied_pages : counters.zeroed_pages, filled.count.raw());
+  if (!waited_for) Count(counters.drained_pages, filled.count.raw());
+}
+
+FillReport Filler::FillStray(uint64_t address, std::optional<PageIndex>* page) {
+  FillReport report;
+  SharedLock lock(memory_->space.map_changing_lock());
+  *page = memory_->space.PageAt(address);
+  if (*page) return report;
+  const AddressRange range{address, kPageSize};
+  const FillResult result = memory_->uffd->Zero(range);
+  if (result.error == 0) Count(memory_->counters.zeroed_pages);
+  Step step;
+  report.end = Judge(result, range, std::nullopt, &step);
+  report.error = step.error;
+  return report;
+}
+
+FillEnd Filler::Judge(FillResult result, AddressRange range, std::optional<PageIndex> page,
+                      Step* step) {
+  FaultCounters& counters = memory_->counters;
   const uint64_t address = range.start + step->filled.in_bytes();
   const bool single = range.length == kPageSize;
+  // Every fill looks at mmap_changing first of all.
+  if (result.error != EAGAIN) memory_->space.NoteSettled();
   switch (result.error) {
     case 0:
       return FillEnd::kDone;
     case EAGAIN:
-      counters.eagain.fetch_add(1, std::memory_order_relaxed);
+      Count(step->filled > PageCount(0) ? counters.partial : counters.eagain);
       return step->filled > PageCount(0) ? FillEnd::kDone : FillEnd::kTryAgain;
     case EEXIST:
-      counters.eexist.fetch_add(1, std::memory_order_relaxed);
+      Count(counters.eexist);
       // Present, whoever put it there. A poisoned page counts as there, too, and stays poisoned.
-      if (memory_->table->Get(page) != PageState::kPoisoned) {
-        memory_->table->Set(page, PageState::kPresent);
+      if (page && memory_->table->Get(*page) != PageState::kPoisoned) {
+        memory_->table->Set(*page, PageState::kPresent);
       }
       WakePage(address);
       step->passed = PageCount(1);
       return FillEnd::kDone;
     case ENOENT:
-      if (!single) return FillEnd::kDone;  // no progress: the caller goes on page by page
-      counters.enoent.fetch_add(1, std::memory_order_relaxed);
-      WakePage(address);
-      step->passed = PageCount(1);
-      return FillEnd::kDone;
     case EFAULT:
-      if (!single) return FillEnd::kDone;
+      if (!single) return FillEnd::kDone;  // no progress: the caller goes on page by page
+      Count(result.error == ENOENT ? counters.enoent : counters.efault);
       WakePage(address);
       step->passed = PageCount(1);
       return FillEnd::kDone;
     case ENOMEM:
     case ENOSPC:
+      Count(counters.nomem);
       step->error = result.error;
       return FillEnd::kTryAgain;
     case ESRCH:
       return FillEnd::kTargetGone;
     default:
+      Count(counters.other_errors);
       step->error = result.error;
       return FillEnd::kFailed;
   }
 }
 
 void Filler::WakePage(uint64_t address) {
-  memory_->counters.wakes.fetch_add(1, std::memory_order_relaxed);
+  Count(memory_->counters.wakes);
   memory_->uffd->Wake({address, kPageSize});
 }
 

@@ -18,6 +18,7 @@
 #define FAULTLINE_CLIENT_FAULT_FILLER_H_
 
 #include <cstddef>
+#include <optional>
 
 #include "client/fault/paged_memory.h"
 #include "proto/page.h"
@@ -38,24 +39,37 @@ enum class FillEnd {
 struct FillReport {
   FillEnd end = FillEnd::kDone;
   PageCount done;  // pages from the front that need nothing more
-  int error = 0;
+  int error = 0;   // errno; for kTryAgain, 0 means that the address space is changing
 };
 
 // Thread-safe: any number of threads may fill at a time. Takes the shared side of the map-changing
-// lock for each chunk; the caller must not hold it.
+// lock for each chunk, and looks up where the pages are under it ("locate_at_fill"); the caller
+// must not hold it.
+//
+// What a page is filled with is decided at that moment, too, by its state in the page table:
+//   absent            the bytes that were fetched
+//   zero              zeros, as the target has discarded it since ("discard_means_zero")
+//   present           zeros: it was filled and yet faults, so it was discarded since. Its REMOVE
+//                     may have been read before the memory was gone, and a fault in between filled
+//                     ("present_means_zero")
+// Pages of the latter two are touched for a fault that waits for them only, never ahead of one.
 class Filler {
  public:
   // `memory` is borrowed.
   explicit Filler(PagedMemory* memory) : memory_(memory) {}
 
   // Fills `pages`, wherever they are mapped now, with `bytes` (pages.size_bytes() of them), or with
-  // zeros where that is null. Pages that the target has discarded are filled with zeros whatever
-  // `bytes` says.
+  // zeros where that is null.
   FillReport Fill(PageRange pages, const std::byte* bytes);
 
   // Makes access to those of `pages` that are not filled end in SIGBUS. kFailed with EINVAL where
   // the kernel cannot (before 6.6).
   FillReport Poison(PageRange pages);
+
+  // Memory that is in no region: what a mapping has grown by, or what MREMAP_DONTUNMAP has left
+  // behind. Fills the page at `address` with zeros, unless it is in a region by now: then returns
+  // its page in `*page`, and does nothing.
+  FillReport FillStray(uint64_t address, std::optional<PageIndex>* page);
 
  private:
   enum class Op { kCopy, kZero, kPoison };
@@ -64,7 +78,13 @@ class Filler {
   FillReport Run(PageRange pages, const std::byte* bytes, Op op);
   // One ioctl at the front of `pages`. Sets how far it got.
   FillEnd DoStep(PageRange pages, const std::byte* bytes, Op op, Step* step);
-  FillEnd Judge(FillResult result, AddressRange range, PageIndex first, Step* step);
+  FillResult Call(Op op, AddressRange range, const std::byte* bytes);
+  // Notes in the page table and the counters what was filled.
+  void Commit(PageRange filled, Op op, bool waited_for);
+  // What `result` means for what follows the pages it has filled. `page` is the first of those, if
+  // it is in a region.
+  FillEnd Judge(FillResult result, AddressRange range, std::optional<PageIndex> page, Step* step)
+      ABSL_SHARED_LOCKS_REQUIRED(memory_->space.map_changing_lock());
   void WakePage(uint64_t address);
 
   PagedMemory* const memory_;

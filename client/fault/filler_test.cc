@@ -48,10 +48,58 @@ TEST_F(FillerTest, NoFillIsLargerThanOneChunk) {
 
 TEST_F(FillerTest, PagesThatTheTargetDiscardedAreZeroWhateverWasFetched) {
   memory_->table->Set(PageIndex(1), PageState::kZero);
+  memory_->queue.Join(PageIndex(1), SteadyClock::now());
   filler_.Fill(Pages(0, 3), AsBytes(volume_));
   EXPECT_EQ(kernel_->PageAt(kBase), TestPage(0));
   EXPECT_EQ(kernel_->PageAt(kBase + kPageSize), std::string(kPageSize, '\0'));
   EXPECT_EQ(kernel_->PageAt(kBase + 2 * kPageSize), TestPage(2));
+}
+
+TEST_F(FillerTest, DiscardedPagesAreLeftAloneWhereNoFaultWaits) {
+  memory_->table->Set(PageIndex(1), PageState::kZero);
+  filler_.Fill(Pages(0, 3), AsBytes(volume_));
+  EXPECT_EQ(kernel_->PageAt(kBase + kPageSize), "");
+  EXPECT_EQ(StateOf(1), PageState::kZero);
+  EXPECT_EQ(kernel_->PageAt(kBase + 2 * kPageSize), TestPage(2));
+}
+
+TEST_F(FillerTest, APageThatWasFilledAndFaultsAgainIsZeroWhateverWasFetched) {
+  memory_->table->Set(PageIndex(1), PageState::kPresent);
+  memory_->queue.Join(PageIndex(1), SteadyClock::now());
+  filler_.Fill(Pages(1, 1), AsBytes(volume_) + kPageSize);
+  EXPECT_EQ(kernel_->PageAt(kBase + kPageSize), std::string(kPageSize, '\0'));
+}
+
+TEST_F(FillerTest, MemoryInNoRegionIsFilledWithZeros) {
+  kernel_->AddRegistered({0x900000, kPageSize});
+  std::optional<PageIndex> page;
+  EXPECT_EQ(filler_.FillStray(0x900000, &page).end, FillEnd::kDone);
+  EXPECT_FALSE(page);
+  EXPECT_EQ(kernel_->PageAt(0x900000), std::string(kPageSize, '\0'));
+}
+
+TEST_F(FillerTest, AnAddressThatIsInARegionByNowIsNoStray) {
+  std::optional<PageIndex> page;
+  EXPECT_EQ(filler_.FillStray(kBase + 5 * kPageSize, &page).end, FillEnd::kDone);
+  EXPECT_EQ(page, PageIndex(5));
+  EXPECT_TRUE(kernel_->calls().empty());
+}
+
+TEST_F(FillerTest, AFillThatIsNotHeldOffSettlesTheAddressSpace) {
+  {
+    ExclusiveLock lock(memory_->space.map_changing_lock());
+    memory_->space.Remap(kBase, 0x900000, 4 * kPageSize);
+  }
+  const auto settle = [this] {
+    ExclusiveLock lock(memory_->space.map_changing_lock());
+    memory_->space.Settle();
+    return !memory_->space.unsettled();
+  };
+  kernel_->QueueResult({EAGAIN, 0});
+  filler_.Fill(Pages(10, 1), AsBytes(volume_) + 10 * kPageSize);
+  EXPECT_FALSE(settle());
+  filler_.Fill(Pages(10, 1), AsBytes(volume_) + 10 * kPageSize);
+  EXPECT_TRUE(settle());
 }
 
 TEST_F(FillerTest, EagainWithProgressGoesOnBehindIt) {
@@ -113,7 +161,7 @@ TEST_F(FillerTest, AnUnmappedPageIsDroppedAndItsWaiterWoken) {
 TEST_F(FillerTest, APageThatNoRegionHoldsAnyMoreIsDropped) {
   {
     ExclusiveLock lock(memory_->space.map_changing_lock());
-    memory_->space.Unmap({kBase, kPageSize});
+    memory_->space.Forget({kBase, kPageSize});
   }
   const FillReport report = filler_.Fill(Pages(0, 2), AsBytes(volume_));
   EXPECT_EQ(report.end, FillEnd::kDone);

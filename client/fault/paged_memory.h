@@ -21,16 +21,26 @@ struct FaultCounters {
   using Counter = std::atomic<uint64_t>;
   Counter faults = 0;
   Counter joined_faults = 0;
-  Counter unknown_faults = 0;  // outside of all regions
-  Counter events = 0;
+  Counter stray_faults = 0;  // at addresses of no region
+  Counter fork_events = 0;
+  Counter remap_events = 0;
+  Counter remove_events = 0;
+  Counter unmap_events = 0;
   Counter fetches = 0;
   Counter fetch_retries = 0;
   Counter fetch_failures = 0;
   Counter copied_pages = 0;
   Counter zeroed_pages = 0;
+  Counter drained_pages = 0;
   Counter eagain = 0;
+  Counter partial = 0;
   Counter eexist = 0;
   Counter enoent = 0;
+  Counter efault = 0;
+  Counter nomem = 0;
+  Counter other_errors = 0;
+  Counter parks = 0;
+  Counter parked_ns = 0;
   Counter wakes = 0;
   LatencyHistogram fault_latency;  // from the message being read to the page being filled
 };
@@ -40,6 +50,14 @@ struct PagedMemory {
   PagedMemory(std::unique_ptr<Uffd> uffd_in, const std::vector<Mapping>& mappings,
               std::unique_ptr<PageTable> table_in)
       : uffd(std::move(uffd_in)), space(mappings), table(std::move(table_in)) {}
+
+  // That of a forked child, as its parent is at this moment.
+  PagedMemory(std::unique_ptr<Uffd> uffd_in, const PagedMemory& parent,
+              std::unique_ptr<PageTable> table_in)
+      ABSL_SHARED_LOCKS_REQUIRED(parent.space.map_changing_lock())
+      : uffd(std::move(uffd_in)),
+        space(AddressSpace::ForkOf::kParent, parent.space),
+        table(std::move(table_in)) {}
 
   const std::unique_ptr<Uffd> uffd;
   AddressSpace space;

@@ -110,6 +110,15 @@ class FakeUffd final : public Uffd {
   FillResult Poison(AddressRange range) override {
     return Fill(Call::Op::kPoison, range, [](uint64_t) { return std::string(kPoisoned); });
   }
+  // What Probe() returns from now on.
+  void SetState(SpaceState state) {
+    MutexLock lock(mu_);
+    state_ = state;
+  }
+  SpaceState Probe(uint64_t) override {
+    MutexLock lock(mu_);
+    return state_;
+  }
   void Wake(AddressRange range) override {
     MutexLock lock(mu_);
     calls_.push_back({Call::Op::kWake, range});
@@ -152,6 +161,7 @@ class FakeUffd final : public Uffd {
   }
 
   mutable Mutex mu_;
+  SpaceState state_ ABSL_GUARDED_BY(mu_) = SpaceState::kSettled;
   std::vector<AddressRange> registered_ ABSL_GUARDED_BY(mu_);
   std::deque<std::vector<UffdEvent>> batches_ ABSL_GUARDED_BY(mu_);
   std::function<void()> on_read_ ABSL_GUARDED_BY(mu_);

@@ -45,7 +45,8 @@ UffdEvent Decode(const uffd_msg& msg) {
       return UnmapEvent{{msg.arg.remove.start, msg.arg.remove.end - msg.arg.remove.start}};
     default:  // UFFD_EVENT_PAGEFAULT; the kernel reports nothing that was not asked for
       return FaultEvent{msg.arg.pagefault.address & ~(kPageSize - 1),
-                        (msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0};
+                        (msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0,
+                        static_cast<pid_t>(msg.arg.pagefault.feat.ptid)};
   }
 }
 
@@ -61,6 +62,10 @@ class KernelUffd final : public Uffd {
     const ssize_t n = read(fd_.get(), messages.data(), sizeof messages);
     if (n < 0) {
       if (errno == EAGAIN || errno == EINTR) return 0;
+      if (errno == EMFILE || errno == ENFILE) {
+        return absl::ResourceExhaustedError(
+            absl::StrCat("a fork event cannot be read: ", strerror(errno)));
+      }
       return absl::ErrnoToStatus(errno, "read of a userfaultfd");
     }
     const size_t count = static_cast<size_t>(n) / sizeof(uffd_msg);
@@ -89,6 +94,19 @@ class KernelUffd final : public Uffd {
     poison.range = ToKernel(range);
     const int returned = ioctl(fd_.get(), uapi::kIoctlPoison, &poison);
     return Result(returned, poison.updated, range.length);
+  }
+
+  SpaceState Probe(uint64_t unmapped) override {
+    // userfaultfd_zeropage: EAGAIN while mmap_changing, before it looks at anything else; then
+    // ESRCH where the memory is gone; then ENOENT, as nothing is registered there.
+    switch (Zero({unmapped, kPageSize}).error) {
+      case EAGAIN:
+        return SpaceState::kChanging;
+      case ESRCH:
+        return SpaceState::kGone;
+      default:
+        return SpaceState::kSettled;
+    }
   }
 
   void Wake(AddressRange range) override {
@@ -189,6 +207,12 @@ absl::StatusOr<std::unique_ptr<Uffd>> AdoptUffd(UniqueFd fd) {
   return std::make_unique<KernelUffd>(std::move(fd), *features);
 }
 
+absl::StatusOr<std::unique_ptr<Uffd>> AdoptForkedUffd(UniqueFd fd, uint64_t features) {
+  // It has the flags that its parent's uffd was made with; later changes are not inherited.
+  if (absl::Status status = SetNonBlocking(fd.get()); !status.ok()) return status;
+  return std::make_unique<KernelUffd>(std::move(fd), features);
+}
+
 absl::StatusOr<std::unique_ptr<Uffd>> AdoptFreshUffd(UniqueFd fd, uint64_t features) {
   if (absl::Status status = CheckIsUffd(fd.get()); !status.ok()) return status;
   if (FeaturesOf(fd.get()).ok()) {
@@ -196,12 +220,18 @@ absl::StatusOr<std::unique_ptr<Uffd>> AdoptFreshUffd(UniqueFd fd, uint64_t featu
         "\"register\":true, but UFFDIO_API was already called on the userfaultfd");
   }
   if (absl::Status status = SetNonBlocking(fd.get()); !status.ok()) return status;
-  uffdio_api api{};
-  api.api = UFFD_API;
-  api.features = features;
-  if (ioctl(fd.get(), UFFDIO_API, &api) == 0) {
-    return std::make_unique<KernelUffd>(std::move(fd), features);
+  const auto call_api = [&fd](uint64_t asked) {
+    uffdio_api api{};
+    api.api = UFFD_API;
+    api.features = asked;
+    return ioctl(fd.get(), UFFDIO_API, &api);
+  };
+  int returned = call_api(features);
+  if (returned != 0 && errno == EPERM) {
+    features &= ~uapi::kFeatureEventFork;
+    returned = call_api(features);
   }
+  if (returned == 0) return std::make_unique<KernelUffd>(std::move(fd), features);
   return absl::FailedPreconditionError(
       absl::StrCat("UFFDIO_API on the userfaultfd that was handed over: ", strerror(errno)));
 }

@@ -10,6 +10,7 @@
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
+#include <sys/types.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -41,6 +42,7 @@ struct AddressRange {
 struct FaultEvent {
   uint64_t address = 0;  // of the page
   bool write = false;
+  pid_t thread = 0;  // as its own pid namespace has it; 0 without uapi::kFeatureThreadId
 };
 struct ForkEvent {
   UniqueFd uffd;  // of the child, whose memory is registered with it
@@ -64,6 +66,13 @@ struct FillResult {
   uint64_t bytes_done = 0;
 };
 
+// What a look at the address space of a uffd has found.
+enum class SpaceState {
+  kChanging,  // an event is unread, or its writer has not run since
+  kSettled,   // every event was read, and nothing is under way
+  kGone,      // the process has exited or exec'ed
+};
+
 // Thread-safe: the kernel serialises what it must. Read() belongs to one reader at a time.
 class Uffd {
  public:
@@ -78,6 +87,8 @@ class Uffd {
 
   // Appends what is waiting, up to kReadBatch events, and returns how many; 0 when there is
   // nothing. Never blocks. The kernel returns faults before events, whatever their order in time.
+  // RESOURCE_EXHAUSTED where a fork event is next and no descriptor is left for the child's uffd:
+  // the event stays, and its thread waits inside fork().
   virtual absl::StatusOr<size_t> Read(std::vector<UffdEvent>* events) = 0;
 
   // Fills. Since 6.9 they take only the lock of the VMA they touch. All ranges are page aligned,
@@ -87,6 +98,9 @@ class Uffd {
   virtual FillResult Zero(AddressRange range) = 0;
   // Access to the range gets SIGBUS from now on. EINVAL before 6.6.
   virtual FillResult Poison(AddressRange range) = 0;
+
+  // Tries to fill a page at `unmapped`, where nothing is registered; fills nothing.
+  virtual SpaceState Probe(uint64_t unmapped) = 0;
 
   // Makes every thread that waits in `range` look again, mapped or not.
   virtual void Wake(AddressRange range) = 0;
@@ -101,7 +115,11 @@ class Uffd {
 // INVALID_ARGUMENT where it is no userfaultfd, FAILED_PRECONDITION where UFFDIO_API is missing.
 absl::StatusOr<std::unique_ptr<Uffd>> AdoptUffd(UniqueFd fd);
 
-// As AdoptUffd, for one whose UFFDIO_API is still to be called: does so, with `features`.
+// Takes the uffd of a forked child, which has the features of its parent's.
+absl::StatusOr<std::unique_ptr<Uffd>> AdoptForkedUffd(UniqueFd fd, uint64_t features);
+
+// As AdoptUffd, for one whose UFFDIO_API is still to be called: does so, with `features`, and
+// without uapi::kFeatureEventFork where this process may not ask for that (CAP_SYS_PTRACE).
 // FAILED_PRECONDITION where it was called before, or where the kernel lacks one of the features.
 absl::StatusOr<std::unique_ptr<Uffd>> AdoptFreshUffd(UniqueFd fd, uint64_t features);
 

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/fault/drainer.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace faultline {
+namespace {
+
+// Runs under way at a time: enough for several threads to fill while others are on the wire.
+constexpr int kWindow = 8;
+
+// The lock of the address space is held for a look at this many pages at most.
+constexpr PageCount kMaxLook{uint64_t{1} << 18};
+
+}  // namespace
+
+// Goes with the fetch of one run.
+class Drainer::Ticket {
+ public:
+  explicit Ticket(std::shared_ptr<Drainer> drainer) : drainer_(std::move(drainer)) {}
+  ~Ticket() { drainer_->OnRunEnded(); }
+  Ticket(const Ticket&) = delete;
+  Ticket& operator=(const Ticket&) = delete;
+
+ private:
+  const std::shared_ptr<Drainer> drainer_;
+};
+
+Drainer::Drainer(std::shared_ptr<PagedMemory> memory, std::shared_ptr<Fetcher> fetcher,
+                 PageCount max_fetch, std::function<void(uint64_t left)> drained)
+    : memory_(std::move(memory)),
+      fetcher_(std::move(fetcher)),
+      max_run_(std::min(max_fetch, kMaxFillChunk)),
+      drained_(std::move(drained)),
+      cursor_(memory_->table->range().first) {}
+
+std::optional<PageRange> Drainer::NextRun() {
+  const PageTable& table = *memory_->table;
+  while (cursor_ < table.range().end()) {
+    SharedLock lock(memory_->space.map_changing_lock());
+    const std::optional<PageRange> mapped = memory_->space.NextPages(cursor_);
+    if (!mapped) break;
+    PageRange look{mapped->first, std::min(mapped->count, kMaxLook)};
+    look.count = table.RunOfSameState(look);
+    const bool absent = table.Get(look.first) == PageState::kAbsent;
+    if (absent) look.count = std::min(look.count, max_run_);
+    cursor_ = look.end();
+    if (absent) return look;
+  }
+  cursor_ = table.range().end();
+  return std::nullopt;
+}
+
+bool Drainer::EndPass() {
+  const bool last = found_ == 0 || found_ == found_before_;
+  found_before_ = std::exchange(found_, 0);
+  cursor_ = memory_->table->range().first;
+  return last;
+}
+
+void Drainer::Run() { Pump(); }
+
+void Drainer::Pump() {
+  // A source may answer at once, and so come back here from inside of itself.
+  {
+    MutexLock lock(mu_);
+    if (pumping_ || finished_) return;
+    pumping_ = true;
+  }
+  for (;;) {
+    std::optional<PageRange> run;
+    bool finished = false;
+    uint64_t left = 0;
+    {
+      MutexLock lock(mu_);
+      if (under_way_ < kWindow) run = NextRun();
+      if (run) {
+        ++under_way_;
+        found_ += run->count.raw();
+      } else {
+        left = found_;
+        finished = under_way_ == 0 && EndPass();
+        finished_ = finished;
+        if (finished || under_way_ > 0) pumping_ = false;
+        if (!finished && under_way_ > 0) return;  // whoever ends one of those goes on
+      }
+    }
+    if (finished) {
+      drained_(left);
+      return;
+    }
+    if (!run || fetcher_->Drain(*run, std::make_shared<Ticket>(shared_from_this()))) continue;
+    MutexLock lock(mu_);
+    finished_ = true;
+    return;
+  }
+}
+
+void Drainer::OnRunEnded() {
+  {
+    MutexLock lock(mu_);
+    --under_way_;
+  }
+  Pump();
+}
+
+}  // namespace faultline

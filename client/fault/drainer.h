@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef FAULTLINE_CLIENT_FAULT_DRAINER_H_
+#define FAULTLINE_CLIENT_FAULT_DRAINER_H_
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "client/fault/fetcher.h"
+#include "client/fault/paged_memory.h"
+#include "proto/mutex.h"
+
+namespace faultline {
+
+// Fetches everything that is left, in the order of the volume, some runs at a time, behind the
+// faults and whatever the target does to its memory meanwhile. Pages that are moved while it runs
+// are found wherever they are; it goes round until nothing is left, or only what cannot be had.
+//
+// Thread-safe.
+class Drainer : public std::enable_shared_from_this<Drainer> {
+ public:
+  // `drained` is called once, when nothing is left but `left` pages that cannot be had; not where
+  // the fetcher is stopped before.
+  Drainer(std::shared_ptr<PagedMemory> memory, std::shared_ptr<Fetcher> fetcher,
+          PageCount max_fetch, std::function<void(uint64_t left)> drained);
+
+  // Starts. Fetches, and with some sources fills, on the calling thread.
+  void Run();
+
+ private:
+  class Ticket;
+
+  // The next run that is absent and mapped, from the cursor on; moves the cursor behind it. None at
+  // the end of the volume.
+  std::optional<PageRange> NextRun() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Whether the pass that has ended was the last.
+  bool EndPass() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Pump();
+  void OnRunEnded();
+
+  const std::shared_ptr<PagedMemory> memory_;
+  const std::shared_ptr<Fetcher> fetcher_;
+  const PageCount max_run_;
+  const std::function<void(uint64_t left)> drained_;
+  Mutex mu_;
+  PageIndex cursor_ ABSL_GUARDED_BY(mu_);
+  int under_way_ ABSL_GUARDED_BY(mu_) = 0;
+  bool pumping_ ABSL_GUARDED_BY(mu_) = false;
+  bool finished_ ABSL_GUARDED_BY(mu_) = false;
+  // Of the pass under way, and of the one before: a pass that finds just as much has only found
+  // what cannot be had.
+  uint64_t found_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t found_before_ ABSL_GUARDED_BY(mu_) = ~uint64_t{0};
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_FAULT_DRAINER_H_

@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/live_attachment.h"
+
+#include <absl/strings/str_cat.h>
+#include <absl/time/time.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "client/process_maps.h"
+#include "proto/log.h"
+
+namespace faultline {
+namespace {
+
+// How long the end of an attachment waits, without getting anywhere, for an address space that
+// keeps changing before it kills the target rather than leaving it with pages that would read as
+// zeros.
+constexpr auto kPoisonPatience = std::chrono::seconds(5);
+
+constexpr auto kTick = std::chrono::seconds(1);
+// While memory is set aside until the address space is known to be settled.
+constexpr auto kSettleTick = std::chrono::milliseconds(2);
+// Fills that are held off for longer are reported.
+constexpr auto kWatchPatience = std::chrono::seconds(5);
+// How often a fork event that found no free descriptor is tried again.
+constexpr auto kDescriptorRetry = std::chrono::milliseconds(50);
+
+// An address at which programs have nothing, but that the kernel does not refuse out of hand
+// (vm.mmap_min_addr is 64 KiB).
+constexpr uint64_t kUnmappedAddress = uint64_t{1} << 20;
+
+}  // namespace
+
+LiveAttachment::LiveAttachment(AttachedProcess process, const AttachmentOptions& options,
+                               std::shared_ptr<PageSource> source,
+                               std::shared_ptr<PagedMemory> memory, const Environment& environment)
+    : id_(process.id),
+      parent_(process.parent),
+      same_pids_(process.same_pids),
+      volume_(std::move(process.volume)),
+      options_(options),
+      environment_(environment),
+      memory_(std::move(memory)),
+      source_(std::move(source)),
+      fetcher_(std::make_shared<Fetcher>(
+          memory_, source_, environment.timers, this, options_, FetchLimits(),
+          environment.serial ? Executor([loop = environment.loop](Timers::Task task) {
+            loop->Post(std::move(task));
+          })
+                             : Executor(nullptr))),
+      reader_(memory_.get(), fetcher_, this, this, options.shared_discard),
+      pid_(process.pid),
+      pidfd_(std::move(process.pidfd)) {}
+
+std::string LiveAttachment::Name() const {
+  const pid_t pid = pid_;
+  return absl::StrCat(
+      "attachment ", id_, parent_ == 0 ? "" : absl::StrCat(", forked from ", parent_), " (",
+      pid == 0 ? "pid not known" : absl::StrCat("pid ", pid), ", volume ", volume_, ")");
+}
+
+bool LiveAttachment::Kill(const std::string& reason) {
+  MutexLock lock(mu_);
+  if (!pidfd_) {
+    LogError(absl::StrCat(reason, "; the process cannot be killed, as its pid is not known"));
+    return false;
+  }
+  if (killed_.exchange(true)) return true;
+  LogError(absl::StrCat(reason, "; the process is killed"));
+  if (syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0) != 0 && errno != ESRCH) {
+    LogError(absl::StrCat(Name(), ": kill failed: ", strerror(errno)));
+    return false;
+  }
+  return true;
+}
+
+void LiveAttachment::Gone() {
+  if (!gone_.exchange(true)) environment_.on_gone(id_);
+}
+
+absl::Status LiveAttachment::Start() {
+  const auto self = shared_from_this();
+  absl::Status status;
+  {
+    MutexLock lock(mu_);
+    if (pidfd_) status = environment_.loop->Add(pidfd_.get(), [self] { self->Gone(); });
+  }
+  if (status.ok()) {
+    status = environment_.loop->Add(memory_->uffd->fd(), [self] { self->OnReadable(); });
+  }
+  if (!status.ok()) return status;
+  TickLater(kTick);
+  if (options_.drain) {
+    auto drainer = std::make_shared<Drainer>(memory_, fetcher_, source_->max_fetch(),
+                                             [self](uint64_t left) { self->OnDrained(left); });
+    environment_.timers->After(SteadyClock::duration(0), [drainer] { drainer->Run(); });
+  }
+  return absl::OkStatus();
+}
+
+void LiveAttachment::StartForked(pid_t parent_pid) {
+  if (parent_pid != 0) {
+    for (const VmArea& area : ReadSmaps(parent_pid)) {
+      if (!area.wipe_on_fork) continue;
+      ExclusiveLock lock(memory_->space.map_changing_lock());
+      memory_->space.Forget(area.range);
+    }
+  }
+  if (closed_) return;
+  if (absl::Status status = Start(); !status.ok()) {
+    Kill(absl::StrCat(Name(), ": cannot be served: ", status.ToString()));
+  }
+}
+
+void LiveAttachment::Close() {
+  closed_ = true;
+  environment_.loop->Remove(memory_->uffd->fd());
+  {
+    MutexLock lock(mu_);
+    if (pidfd_) environment_.loop->Remove(pidfd_.get());
+  }
+  fetcher_->Stop();
+}
+
+void LiveAttachment::OnDrained(uint64_t left) {
+  if (left == 0) {
+    drained_ = true;
+    LogInfo(absl::StrCat(Name(), ": drained, everything that was left was fetched"));
+  } else {
+    LogWarning(absl::StrCat(Name(), ": drained but for ", left, " pages that cannot be had"));
+  }
+}
+
+void LiveAttachment::SecureAbsentPages() {
+  Filler filler(memory_.get());
+  for (PageRange pages : AbsentPages()) {
+    if (options_.policy == FaultPolicy::kKill &&
+        Kill(absl::StrCat(Name(), ": ended with pages that were not fetched"))) {
+      return;
+    }
+    auto patience_ends = SteadyClock::now() + kPoisonPatience;
+    while (!pages.empty()) {
+      const FillReport report = filler.Poison(pages);
+      pages = PageRange::Between(pages.first + report.done, pages.end());
+      if (report.done > PageCount(0)) patience_ends = SteadyClock::now() + kPoisonPatience;
+      if (report.end == FillEnd::kTargetGone) return;
+      if (report.end == FillEnd::kFailed || SteadyClock::now() > patience_ends) {
+        Kill(absl::StrCat(Name(),
+                          ": ended with pages that were not fetched, and they cannot be "
+                          "poisoned (",
+                          strerror(report.error), ")"));
+        return;
+      }
+      // The event loop goes on reading events meanwhile.
+      if (report.end == FillEnd::kTryAgain) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+    }
+  }
+}
+
+void LiveAttachment::Unregister() {
+  std::vector<AddressRange> ranges;
+  {
+    SharedLock lock(memory_->space.map_changing_lock());
+    ranges = memory_->space.Ranges();
+  }
+  for (AddressRange range : ranges) {
+    // Fails where the range was unmapped or the process is gone: nothing to give back then.
+    memory_->uffd->Unregister(range).IgnoreError();
+    memory_->uffd->Wake(range);
+  }
+}
+
+std::vector<PageRange> LiveAttachment::AbsentPages() const {
+  std::vector<PageRange> absent;
+  SharedLock lock(memory_->space.map_changing_lock());
+  for (AddressRange range : memory_->space.Ranges()) {
+    memory_->space.ForEachPart(range, [&](const AddressSpace::Part& part) {
+      PageRange rest = part.pages();
+      while (!rest.empty()) {
+        const PageCount run = memory_->table->RunOfSameState(rest);
+        if (memory_->table->Get(rest.first) == PageState::kAbsent) {
+          absent.push_back({rest.first, run});
+        }
+        rest = PageRange::Between(rest.first + run, rest.end());
+      }
+    });
+  }
+  return absent;
+}
+
+void LiveAttachment::OnReadable() {
+  if (gone_) return;
+  absl::Status status = reader_.Drain();
+  if (absl::IsResourceExhausted(status) && environment_.reserve->Spend()) {
+    status = reader_.Drain();
+    if (!environment_.reserve->Refill()) {
+      LogWarning(absl::StrCat(Name(),
+                              ": the last descriptor was used for a forked child; raise the limit "
+                              "of open files (LimitNOFILE)"));
+    }
+  }
+  if (absl::IsResourceExhausted(status)) {
+    PauseForDescriptors(status);
+  } else if (!status.ok()) {
+    // Nobody would see its faults any more.
+    Kill(absl::StrCat(Name(), ": ", status.ToString()));
+    Gone();
+    return;
+  }
+  bool unsettled;
+  {
+    SharedLock lock(memory_->space.map_changing_lock());
+    unsettled = memory_->space.unsettled();
+  }
+  if (unsettled && !settling_.exchange(true)) TickLater(kSettleTick);
+}
+
+void LiveAttachment::PauseForDescriptors(const absl::Status& status) {
+  if (!out_of_descriptors_.exchange(true)) {
+    LogError(absl::StrCat(Name(), ": ", status.message(),
+                          "; its fork() waits, and so do its faults, until a descriptor is free; "
+                          "raise the limit of open files (LimitNOFILE)"));
+  }
+  // The uffd stays readable, so the loop would call again at once.
+  const int fd = memory_->uffd->fd();
+  environment_.loop->Remove(fd);
+  environment_.timers->After(kDescriptorRetry, [weak = weak_from_this(), fd] {
+    const auto self = weak.lock();
+    if (self == nullptr || self->closed_) return;
+    self->environment_.reserve->Refill();
+    self->out_of_descriptors_ = false;
+    self->environment_.loop->Add(fd, [self] { self->OnReadable(); }).IgnoreError();
+  });
+}
+
+void LiveAttachment::TickLater(SteadyClock::duration delay) {
+  environment_.timers->After(delay, [weak = weak_from_this()] {
+    if (const auto self = weak.lock(); self != nullptr && !self->closed_) self->Tick();
+  });
+}
+
+void LiveAttachment::Tick() {
+  SpaceState state = SpaceState::kChanging;
+  bool unsettled;
+  {
+    SharedLock lock(memory_->space.map_changing_lock());
+    if (!memory_->space.PageAt(kUnmappedAddress)) state = memory_->uffd->Probe(kUnmappedAddress);
+    if (state == SpaceState::kSettled) memory_->space.NoteSettled();
+    unsettled = memory_->space.unsettled() && state == SpaceState::kChanging;
+  }
+  if (state == SpaceState::kGone) {
+    Gone();
+    return;
+  }
+  Watch();
+  if (settling_ && unsettled) {
+    TickLater(kSettleTick);
+  } else if (!settling_.exchange(false)) {
+    TickLater(kTick);
+  }
+}
+
+void LiveAttachment::Watch() {
+  const std::optional<SteadyClock::time_point> since = fetcher_->parking().OldestSince();
+  const SteadyClock::duration held = since ? SteadyClock::now() - *since : kTick;
+  if (!since || held < kWatchPatience) {
+    if (watch_reported_.exchange(false)) LogInfo(absl::StrCat(Name(), ": fills go on"));
+    return;
+  }
+  if (watch_reported_.exchange(true)) return;
+  pollfd readable{memory_->uffd->fd(), POLLIN, 0};
+  std::string why;
+  if (out_of_descriptors_) {
+    why = "a FORK event is unread, as no descriptor is free for the child's userfaultfd";
+  } else if (poll(&readable, 1, 0) > 0) {
+    why = "an event is unread: the agent's reader does not get to it";
+  } else {
+    why =
+        "every event was read, but the thread that raised the last one has not run since, or "
+        "its cgroup is out of memory";
+  }
+  const std::string last = reader_.LastEvent();
+  LogWarning(absl::StrCat(Name(), ": ", fetcher_->parking().size(),
+                          " fills are held off, the first for ",
+                          absl::FormatDuration(absl::FromChrono(held)), ": ", why,
+                          "; last event: ", last.empty() ? "none" : last));
+}
+
+void LiveAttachment::OnFork(std::shared_ptr<PagedMemory> memory) {
+  environment_.on_fork(*this, std::move(memory));
+}
+
+void LiveAttachment::OnThread(pid_t thread) {
+  if (pid_ != 0 || !same_pids_ || identifying_.exchange(true)) return;
+  environment_.timers->After(SteadyClock::duration(0), [weak = weak_from_this(), thread] {
+    if (const auto self = weak.lock(); self != nullptr) self->Identify(thread);
+  });
+}
+
+void LiveAttachment::Identify(pid_t thread) {
+  const pid_t pid = ProcessOfThread(thread);
+  if (pid == 0) return;
+  UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd) return;
+  const auto self = shared_from_this();
+  MutexLock lock(mu_);
+  if (closed_) return;
+  pidfd_ = std::move(pidfd);
+  pid_ = pid;
+  environment_.loop->Add(pidfd_.get(), [self] { self->Gone(); }).IgnoreError();
+}
+
+std::vector<AddressRange> LiveAttachment::MappedParts(AddressRange range) {
+  const pid_t pid = pid_;
+  if (pid == 0) return {range};
+  std::vector<AddressRange> parts;
+  const std::vector<VmArea> areas = ReadMaps(pid);
+  if (areas.empty()) return {range};
+  for (const VmArea& area : areas) {
+    const uint64_t start = std::max(range.start, area.range.start);
+    const uint64_t end = std::min(range.end(), area.range.end());
+    if (start < end) parts.push_back({start, end - start});
+  }
+  return parts;
+}
+
+AttachmentStats LiveAttachment::Stats() const {
+  const FaultCounters& counters = memory_->counters;
+  AttachmentStats stats;
+  stats.id = id_;
+  stats.parent = parent_;
+  stats.pid = pid_;
+  stats.volume = volume_;
+  {
+    SharedLock lock(memory_->space.map_changing_lock());
+    stats.regions = memory_->space.region_count();
+    for (AddressRange range : memory_->space.Ranges()) {
+      stats.tracked_pages += range.length / kPageSize;
+    }
+  }
+  stats.present_pages = memory_->table->CountOf(PageState::kPresent).raw();
+  stats.poisoned_pages = memory_->table->CountOf(PageState::kPoisoned).raw();
+  stats.drained = drained_;
+  stats.waiting_faults = memory_->queue.size();
+  stats.faults_total = counters.faults;
+  stats.joined_faults_total = counters.joined_faults;
+  stats.stray_faults_total = counters.stray_faults;
+  stats.fetches_total = counters.fetches;
+  stats.fetch_retries_total = counters.fetch_retries;
+  stats.fetch_failures_total = counters.fetch_failures;
+  stats.copied_pages_total = counters.copied_pages;
+  stats.zeroed_pages_total = counters.zeroed_pages;
+  stats.drained_pages_total = counters.drained_pages;
+  stats.fill_eagain_total = counters.eagain;
+  stats.fill_partial_total = counters.partial;
+  stats.fill_eexist_total = counters.eexist;
+  stats.fill_enoent_total = counters.enoent;
+  stats.fill_efault_total = counters.efault;
+  stats.fill_nomem_total = counters.nomem;
+  stats.fill_other_total = counters.other_errors;
+  stats.parked_fills = fetcher_->parking().size();
+  stats.parks_total = counters.parks;
+  stats.parked_us_total = static_cast<double>(counters.parked_ns) / 1000;
+  stats.wakes_total = counters.wakes;
+  stats.fork_events_total = counters.fork_events;
+  stats.remap_events_total = counters.remap_events;
+  stats.remove_events_total = counters.remove_events;
+  stats.unmap_events_total = counters.unmap_events;
+  stats.late_unmaps_total = memory_->space.late_unmaps();
+  stats.ambiguous_events_total = memory_->space.ambiguous();
+  stats.fault_p50_us = counters.fault_latency.QuantileMicros(0.5);
+  stats.fault_p90_us = counters.fault_latency.QuantileMicros(0.9);
+  stats.fault_p99_us = counters.fault_latency.QuantileMicros(0.99);
+  stats.fault_max_us = counters.fault_latency.MaxMicros();
+  return stats;
+}
+
+}  // namespace faultline

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef FAULTLINE_CLIENT_LIVE_ATTACHMENT_H_
+#define FAULTLINE_CLIENT_LIVE_ATTACHMENT_H_
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "client/attachment.h"
+#include "client/descriptor_reserve.h"
+#include "client/event_loop.h"
+#include "client/fault/drainer.h"
+#include "client/fault/fault_reader.h"
+#include "client/fault/fetcher.h"
+#include "client/fault/paged_memory.h"
+#include "client/timers.h"
+#include "proto/mutex.h"
+
+namespace faultline {
+
+// Whose memory an attachment serves.
+struct AttachedProcess {
+  AttachmentId id = 0;
+  AttachmentId parent = 0;
+  pid_t pid = 0;           // 0: not known (yet)
+  UniqueFd pidfd;          // of `pid`
+  bool same_pids = false;  // it has the pid namespace of this process
+  std::string volume;
+};
+
+// One attached process, or a forked child of one: the units of its fault pipeline, wired.
+//
+// Thread-safe. Ends by Close(), after which it does nothing any more.
+class LiveAttachment final : public Target,
+                             public ReaderHost,
+                             public std::enable_shared_from_this<LiveAttachment> {
+ public:
+  // What it needs from the Pager, which outlives it.
+  struct Environment {
+    Timers* timers = nullptr;
+    EventLoop* loop = nullptr;  // its thread is the one reader of the uffd
+    DescriptorReserve* reserve = nullptr;
+    bool serial = false;  // everything on the loop's thread
+    std::function<void(AttachmentId)> on_gone;
+    std::function<void(LiveAttachment& parent, std::shared_ptr<PagedMemory>)> on_fork;
+  };
+
+  LiveAttachment(AttachedProcess process, const AttachmentOptions& options,
+                 std::shared_ptr<PageSource> source, std::shared_ptr<PagedMemory> memory,
+                 const Environment& environment);
+
+  // Starts serving, and the drain if that was asked for.
+  absl::Status Start();
+  // Starts serving a forked child of `parent_pid` (0: not known), after a look at which of its
+  // memory was wiped by the fork. The event does not tell, and nobody but the parent's flags does.
+  void StartForked(pid_t parent_pid);
+  // Ends it, without a look at pages that are not filled. Safe to call twice.
+  void Close();
+
+  // Sees to it that no page that is still at the source can turn into zeros once the uffd closes.
+  void SecureAbsentPages();
+  // Gives the memory back to the kernel: it is ordinary from here on, and nobody waits.
+  void Unregister();
+
+  AttachmentId id() const { return id_; }
+  pid_t pid() const { return pid_; }
+  bool same_pids() const { return same_pids_; }
+  const std::string& volume() const { return volume_; }
+  const AttachmentOptions& options() const { return options_; }
+  const std::shared_ptr<PageSource>& source() const { return source_; }
+  AttachmentStats Stats() const;
+
+  std::string Name() const override;
+  bool Kill(const std::string& reason) override;
+  void Gone() override;
+  void OnFork(std::shared_ptr<PagedMemory> memory) override;
+  void OnThread(pid_t thread) override;
+  std::vector<AddressRange> MappedParts(AddressRange range) override;
+
+ private:
+  void OnReadable();
+  void PauseForDescriptors(const absl::Status& status);
+  // Looks, now and then, whether the memory is still there, whether events are outstanding that
+  // the address space waits for, and whether fills are held off for too long.
+  void Tick();
+  void TickLater(SteadyClock::duration delay);
+  void Watch();
+  void Identify(pid_t thread);
+  std::vector<PageRange> AbsentPages() const;
+  void OnDrained(uint64_t left);
+
+  const AttachmentId id_, parent_;
+  const bool same_pids_;
+  const std::string volume_;
+  const AttachmentOptions options_;
+  const Environment environment_;
+  const std::shared_ptr<PagedMemory> memory_;
+  const std::shared_ptr<PageSource> source_;
+  const std::shared_ptr<Fetcher> fetcher_;
+  FaultReader reader_;
+  std::atomic<pid_t> pid_;
+  std::atomic<bool> identifying_ = false;
+  std::atomic<bool> killed_ = false;
+  std::atomic<bool> gone_ = false;
+  std::atomic<bool> closed_ = false;
+  std::atomic<bool> drained_ = false;
+  std::atomic<bool> settling_ = false;  // a look is due soon, as something is set aside
+  std::atomic<bool> watch_reported_ = false;
+  std::atomic<bool> out_of_descriptors_ = false;
+  mutable Mutex mu_;
+  UniqueFd pidfd_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_LIVE_ATTACHMENT_H_

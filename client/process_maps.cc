@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/process_maps.h"
+
+#include <absl/strings/match.h>
+#include <absl/strings/str_cat.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include <fstream>
+#include <string>
+
+namespace faultline {
+namespace {
+
+std::vector<VmArea> Read(const std::string& path) {
+  std::vector<VmArea> areas;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    unsigned long start, end;
+    char permissions[5];
+    if (sscanf(line.c_str(), "%lx-%lx %4s", &start, &end, permissions) == 3) {
+      areas.push_back({{start, end - start}, permissions[3] == 's'});
+    } else if (!areas.empty() && absl::StartsWith(line, "VmFlags:")) {
+      areas.back().wipe_on_fork = absl::StrContains(line, " wf");
+    }
+  }
+  return areas;
+}
+
+}  // namespace
+
+std::vector<VmArea> ReadMaps(pid_t pid) { return Read(absl::StrCat("/proc/", pid, "/maps")); }
+std::vector<VmArea> ReadSmaps(pid_t pid) { return Read(absl::StrCat("/proc/", pid, "/smaps")); }
+
+pid_t ProcessOfThread(pid_t thread) {
+  std::ifstream file(absl::StrCat("/proc/", thread, "/status"));
+  for (std::string line; std::getline(file, line);) {
+    int process;
+    if (sscanf(line.c_str(), "Tgid: %d", &process) == 1) return process;
+  }
+  return 0;
+}
+
+bool SharesPidNamespace(pid_t pid) {
+  struct stat own = {}, other = {};
+  return stat("/proc/self/ns/pid", &own) == 0 &&
+         stat(absl::StrCat("/proc/", pid, "/ns/pid").c_str(), &other) == 0 &&
+         own.st_ino == other.st_ino && own.st_dev == other.st_dev;
+}
+
+}  // namespace faultline

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the kernel tells of another process's memory in /proc.
+#ifndef FAULTLINE_CLIENT_PROCESS_MAPS_H_
+#define FAULTLINE_CLIENT_PROCESS_MAPS_H_
+
+#include <sys/types.h>
+
+#include <vector>
+
+#include "client/uffd/uffd.h"
+
+namespace faultline {
+
+struct VmArea {
+  AddressRange range;
+  bool shared = false;
+  bool wipe_on_fork = false;  // from ReadSmaps() only
+};
+
+// The memory areas of process `pid`, ascending; empty where they cannot be read.
+std::vector<VmArea> ReadMaps(pid_t pid);
+// As ReadMaps(), with more detail. The kernel walks all page tables for it: milliseconds for each
+// GiB that is present.
+std::vector<VmArea> ReadSmaps(pid_t pid);
+
+// The process that thread `thread` belongs to; 0 where there is none. Both as this process's pid
+// namespace has them.
+pid_t ProcessOfThread(pid_t thread);
+
+// Whether process `pid` has the same pid namespace as this one, so that its numbers mean the same.
+bool SharesPidNamespace(pid_t pid);
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_PROCESS_MAPS_H_
