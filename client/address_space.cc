@@ -167,21 +167,35 @@ std::vector<AddressRange> AddressSpace::TakeOlder(AddressRange range,
 
 void AddressSpace::Unmap(AddressRange range, MappedParts mapped_parts) {
   Subtract(range, &undeclared_);
-  bool late = false;
+  bool late = false, ambiguous = false;
   const std::vector<AddressRange> rest = TakeOlder(
       range, [](const Older&) { return true; },
-      [&](const Older& older) { late = late || HasRegionIn(older.range); });
+      [&](const Older& older) {
+        if (!HasRegionIn(older.range)) return;
+        late = true;
+        // A munmap of the older, or of what is there now while the older has been moved away?
+        ambiguous = ambiguous || older.region.has_value();
+      });
   if (late) late_unmaps_.fetch_add(1, std::memory_order_relaxed);
+  if (ambiguous) ambiguous_.fetch_add(1, std::memory_order_relaxed);
   for (AddressRange piece : rest) {
     // What was moved here moments ago is in doubt, the rest is not.
     std::vector<AddressRange> sure = {piece};
     for (AddressRange recent : recent_) {
       const AddressRange doubtful = Intersection(piece, recent);
       if (doubtful.length == 0 || !HasRegionIn(doubtful)) continue;
-      for (AddressRange mapped : mapped_parts(doubtful)) Subtract(mapped, &sure);
+      Subtract(doubtful, &sure);
+      std::vector<AddressRange> gone = {doubtful};
+      for (AddressRange mapped : mapped_parts(doubtful)) Subtract(mapped, &gone);
+      // It was unmapped, or has moved on: then a REMAP is to come for it.
+      for (AddressRange part : gone) SetAside(part);
     }
-    for (AddressRange gone : sure) Extract(gone);
+    for (AddressRange part : sure) Extract(part);
   }
+}
+
+void AddressSpace::SetAside(AddressRange range) {
+  for (const Region& region : Extract(range)) older_.push_back({region.range, region});
 }
 
 void AddressSpace::Remap(uint64_t from, uint64_t to, uint64_t length) {
@@ -206,9 +220,7 @@ void AddressSpace::Remap(uint64_t from, uint64_t to, uint64_t length) {
   }
   // The addresses it has left wait for their UNMAP, which must not hit what is moved there next.
   older_.push_back({{from, length}, std::nullopt});
-  for (const Region& displaced : Extract({to, length})) {
-    older_.push_back({displaced.range, displaced});
-  }
+  SetAside({to, length});
   for (Region& region : moved) {
     region.range.start = region.range.start - from + to;
     Insert(region);

@@ -114,7 +114,7 @@ class AddressSpace {
 
   // UNMAP events that were about older memory than what was at their addresses.
   uint64_t late_unmaps() const { return late_unmaps_.load(std::memory_order_relaxed); }
-  // Moves from where more than one age of memory was: the oldest was taken, but no event tells.
+  // Events that were about one of two ages of memory: the older was taken, but nothing tells.
   uint64_t ambiguous() const { return ambiguous_.load(std::memory_order_relaxed); }
 
   // Address ranges of all regions, ascending.
@@ -138,6 +138,8 @@ class AddressSpace {
   void Insert(const Region& region) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Removes what is in `range` now and returns it.
   std::vector<Region> Extract(AddressRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // Makes what is in `range` now older than whatever comes there.
+  void SetAside(AddressRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Takes each part of `range` that is in something older that `wanted` accepts out of it, calls
   // `taken` with it, and returns what is left of `range`.
   std::vector<AddressRange> TakeOlder(AddressRange range,

@@ -246,11 +246,6 @@ TEST_F(PagerAttachTest, BadMappingsAreRefused) {
   EXPECT_THAT(Refusal(std::move(request)), HasSubstr("beyond the volume's 32768 bytes"));
 }
 
-TEST_F(PagerAttachTest, AUserfaultfdThatAsksForForkEventsIsRefused) {
-  EXPECT_THAT(Refusal(Request(OpenRegistered({&memory_}, uapi::kFeatureEventFork))),
-              HasSubstr("fork events"));
-}
-
 TEST_F(PagerAttachTest, ARangeThatCannotBeRegisteredLeavesTheOthersUnregistered) {
   AttachRequest request = Request(*OpenUffd());
   request.register_ranges = true;

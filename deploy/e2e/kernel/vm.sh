@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# What the tests in a virtual machine share; sourced after functions.sh.
+
+# requires_vm KERNEL
+requires_vm() {
+  local reason status=0
+  reason=$("$E2E_DIR/kernel/run-in-vm" --kernel "$1" --check 2>&1) || status=$?
+  ((status != 77)) || skip "$reason"
+  ((status == 0)) || fail "run-in-vm --check ended with $status: $reason"
+}
+
+# in_vm KERNEL FLAGS... -- COMMAND...: with Faultline's programs; stdout in $scratch/vm.out, stderr
+# in $scratch/vm.log. Sets $exit_status.
+in_vm() {
+  local kernel=$1 program programs=()
+  shift
+  for program in "$BIN"/faultline{,-agent,-server,-touch,-churn}; do
+    [[ ! -x $program ]] || programs+=(--file "$program")
+  done
+  exit_status=0
+  "$E2E_DIR/kernel/run-in-vm" --kernel "$kernel" "${programs[@]}" "$@" \
+    >"$scratch/vm.out" 2>"$scratch/vm.log" || exit_status=$?
+  cat "$scratch/vm.out"
+}
