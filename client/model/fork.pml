@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One page, and a target that forks, and that discards the page before or afterwards, while the page
- * is on its way. The child is a process of its own with an address space and page states that are
+ * One page, and a target that forks, and that discards the page before or afterwards, while the
+ * page is on its way. The child is a process of its own with an address space and page states that are
  * cloned from its parent's. See monitor.pml and README.md.
  */
 
@@ -47,7 +47,10 @@ end:
       state[CHILD] = state[PARENT]; attached = true
     }
 #endif
-  :: atomic { filling == 0 && events?[REMOVE] -> events?REMOVE; blocked = false; state[PARENT] = ZEROED }
+  :: atomic {
+      filling == 0 && events?[REMOVE] -> events?REMOVE; blocked = false;
+      state[PARENT] = ZEROED
+    }
   od
 }
 

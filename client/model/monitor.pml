@@ -28,7 +28,7 @@
 
 byte memory[ADDRESSES];  /* NOTHING, a volume page, or EMPTY */
 byte content[ADDRESSES]; /* NOTHING: the next access faults */
-byte changing;           /* mmap_changing: events that were raised and whose writer has not run on */
+byte changing;           /* mmap_changing: events raised whose writer has not run on */
 
 mtype = { REMAP, UNMAP, REMOVE };
 chan events = [THREADS] of { mtype, byte, byte, byte }; /* what, from, to or count, thread */
@@ -218,7 +218,9 @@ end:
   do
   /* Faults are read before events; the exclusive lock is held. */
   :: atomic {
-      ANY_FAULT && filling == 0 -> settle(); do :: fault[a] -> break :: else -> a++ od; fault[a] = false;
+      ANY_FAULT && filling == 0 -> settle();
+      do :: fault[a] -> break :: else -> a++ od;
+      fault[a] = false;
 #ifdef NO_RESOLVE_AFTER_DRAIN
       if :: PAGE(here[a]) -> join(a) :: else -> stray[a] = true fi;
 #else
@@ -238,7 +240,9 @@ end:
     }
 #endif
   :: atomic {
-      !ANY_FAULT && NO_EVENTS && ANY_READ -> do :: read_fault[a] -> break :: else -> a++ od; read_fault[a] = false;
+      !ANY_FAULT && NO_EVENTS && ANY_READ ->
+      do :: read_fault[a] -> break :: else -> a++ od;
+      read_fault[a] = false;
       if :: PAGE(here[a]) -> join(a) :: else -> stray[a] = true fi;
       a = 0
     }
@@ -284,8 +288,8 @@ inline choose_content() {
 
 #define NOWHERE 9
 
-/* Page p has been fetched. A fill that is held off is parked: it cannot be executed until the kernel
- * would let it pass, or until the page is nowhere. */
+/* Page p has been fetched. A fill that is held off is parked: it cannot be executed until the
+ * kernel would let it pass, or until the page is nowhere. */
 inline install() {
   do
   /* The shared lock is taken, and the kernel's first look at mmap_changing lets us pass. */
