@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * One page, and a target that forks, and that discards the page before or afterwards, while the
- * page is on its way. The child is a process of its own with an address space and page states that are
- * cloned from its parent's. See monitor.pml and README.md.
+ * page is on its way. The child is a process of its own with an address space and page states that
+ * are cloned from its parent's. See monitor.pml and README.md.
  */
 
 #define NONE 0
