@@ -130,6 +130,51 @@ struct AttachmentStats {
   double fault_max_us = 0;
 };
 
+// Calls `visit` with the name and the value of each field, in their order.
+template <typename Stats, typename Visit>
+void VisitFields(Stats& stats, Visit visit) {
+  visit("id", stats.id);
+  visit("parent", stats.parent);
+  visit("pid", stats.pid);
+  visit("volume", stats.volume);
+  visit("regions", stats.regions);
+  visit("tracked_pages", stats.tracked_pages);
+  visit("present_pages", stats.present_pages);
+  visit("poisoned_pages", stats.poisoned_pages);
+  visit("drained", stats.drained);
+  visit("waiting_faults", stats.waiting_faults);
+  visit("faults_total", stats.faults_total);
+  visit("joined_faults_total", stats.joined_faults_total);
+  visit("stray_faults_total", stats.stray_faults_total);
+  visit("fetches_total", stats.fetches_total);
+  visit("fetch_retries_total", stats.fetch_retries_total);
+  visit("fetch_failures_total", stats.fetch_failures_total);
+  visit("copied_pages_total", stats.copied_pages_total);
+  visit("zeroed_pages_total", stats.zeroed_pages_total);
+  visit("drained_pages_total", stats.drained_pages_total);
+  visit("fill_eagain_total", stats.fill_eagain_total);
+  visit("fill_partial_total", stats.fill_partial_total);
+  visit("fill_eexist_total", stats.fill_eexist_total);
+  visit("fill_enoent_total", stats.fill_enoent_total);
+  visit("fill_efault_total", stats.fill_efault_total);
+  visit("fill_nomem_total", stats.fill_nomem_total);
+  visit("fill_other_total", stats.fill_other_total);
+  visit("parked_fills", stats.parked_fills);
+  visit("parks_total", stats.parks_total);
+  visit("parked_us_total", stats.parked_us_total);
+  visit("wakes_total", stats.wakes_total);
+  visit("fork_events_total", stats.fork_events_total);
+  visit("remap_events_total", stats.remap_events_total);
+  visit("remove_events_total", stats.remove_events_total);
+  visit("unmap_events_total", stats.unmap_events_total);
+  visit("late_unmaps_total", stats.late_unmaps_total);
+  visit("ambiguous_events_total", stats.ambiguous_events_total);
+  visit("fault_p50_us", stats.fault_p50_us);
+  visit("fault_p90_us", stats.fault_p90_us);
+  visit("fault_p99_us", stats.fault_p99_us);
+  visit("fault_max_us", stats.fault_max_us);
+}
+
 }  // namespace faultline
 
 #endif  // FAULTLINE_CLIENT_ATTACHMENT_H_

@@ -55,6 +55,11 @@ class DaemonFlags {
     return Named(app_->add_option(name, *target, help), name, type)->capture_default_str();
   }
 
+  // A flag that is given or not; in a config file and the environment, true or false.
+  CLI::Option* AddSwitch(const std::string& name, bool* target, const std::string& help) {
+    return Named(app_->add_flag(name, *target, help), name, "");
+  }
+
   CLI::Option* AddBytes(const std::string& name, uint64_t* target, const std::string& help) {
     return AddParsed(name, &ParseBytes, target, "SIZE", FormatBytes(*target), help);
   }

@@ -16,6 +16,8 @@
 #include "client/attach/handover_server.h"
 #include "client/pager.h"
 #include "client/remote/page_server.h"
+#include "client/source/delayed_page_source.h"
+#include "client/timers.h"
 #include "proto/daemon.h"
 #include "proto/log.h"
 
@@ -40,6 +42,7 @@ struct Flags {
   PagerOptions pager;
   HandoverServerOptions handover;
   Prefetch prefetch = Prefetch::kNone;
+  FetchDelay fetch_delay;
   LogLevel log_level = LogLevel::kInfo;
 };
 
@@ -74,6 +77,9 @@ void AddFlags(CLI::App& app, Flags* flags) {
           "Volume of handovers that name none, which are those in Firecracker's form");
   add.AddParsed("--prefetch", &ParsePrefetch, &flags->prefetch, "POLICY", "none",
                 "Pages to fetch before they are touched: none");
+  add.AddSwitch(
+      "--drain", &workers.attachment.drain,
+      "Fetch everything that is left behind the faults, unless a handover says otherwise");
   add.AddParsed(
       "--fault-policy", &ParseFaultPolicy, &workers.attachment.policy, "POLICY",
       std::string(FaultPolicyName(workers.attachment.policy)),
@@ -82,8 +88,23 @@ void AddFlags(CLI::App& app, Flags* flags) {
   add.AddDuration("--fault-deadline", &workers.attachment.fault_deadline,
                   "How long a fault waits for a page server that does not answer, before the fault "
                   "policy decides, such as 60s");
+  add.AddParsed("--shared-discard", &ParseSharedDiscard, &workers.attachment.shared_discard,
+                "keep|zero", "keep",
+                "What a page of shared memory reads that was discarded before it was ever filled; "
+                "the kernel does not tell MADV_DONTNEED (keep) from MADV_REMOVE (zero)");
   add.Add("--readers", &flags->pager.readers, "N", "Threads that read page faults")
       ->check(CLI::Range(1, 256));
+  add.Add("--retry-threads", &flags->pager.retry_threads, "N",
+          "Threads that try again what an address space that was changing has held off")
+      ->check(CLI::Range(1, 256));
+  add.AddParsed("--fill-mode", &ParseFillMode, &flags->pager.fill_mode, "MODE", "auto",
+                "Who fills memory: parallel (all threads at a time), serial (one thread for each "
+                "attachment, one page at a time) or auto (parallel from Linux 6.9 on)");
+  add.AddDuration("--fetch-delay", &flags->fetch_delay.delay,
+                  "Hold up fetches by so long before they are sent, for experiments");
+  add.Add("--fetch-delay-share", &flags->fetch_delay.share, "SHARE",
+          "Hold up this share of the fetches only, from 0 to 1")
+      ->check(CLI::Range(0.0, 1.0));
   add.Add("--threads", &flags->page_server.threads, "N",
           "Threads that receive pages and fill memory")
       ->check(CLI::Range(1, 256));
@@ -113,6 +134,7 @@ void RaiseDescriptorLimit(size_t max_attachments) {
 
 // In the order of construction; each uses those before it.
 struct Agent {
+  std::unique_ptr<ThreadTimers> delays;  // only where fetches are held up
   std::unique_ptr<PageServer> page_server;
   std::unique_ptr<Pager> pager;
   std::unique_ptr<HandoverServer> handovers;
@@ -125,6 +147,7 @@ struct Agent {
     handovers.reset();
     pager.reset();
     page_server.reset();
+    delays.reset();
   }
 };
 
@@ -132,13 +155,23 @@ absl::Status StartAgent(const Flags& flags, Agent* agent) {
   absl::StatusOr<std::unique_ptr<PageServer>> page_server = PageServer::Create(flags.page_server);
   if (!page_server.ok()) return page_server.status();
   agent->page_server = *std::move(page_server);
+  if (flags.fetch_delay.delay > absl::ZeroDuration()) {
+    agent->delays = std::make_unique<ThreadTimers>();
+    LogWarning(absl::StrCat("experiment: ", flags.fetch_delay.share * 100,
+                            " % of the fetches are held up by ",
+                            absl::FormatDuration(flags.fetch_delay.delay)));
+  }
   absl::StatusOr<std::unique_ptr<Pager>> pager = Pager::Create(flags.pager);
   if (!pager.ok()) return pager.status();
   agent->pager = *std::move(pager);
   absl::StatusOr<std::unique_ptr<HandoverServer>> handovers = HandoverServer::Start(
       flags.handover, agent->pager.get(),
-      [server = agent->page_server.get()](absl::string_view volume, absl::Time deadline) {
-        return server->OpenVolume(volume, deadline);
+      [server = agent->page_server.get(), timers = agent->delays.get(), delay = flags.fetch_delay](
+          absl::string_view volume,
+          absl::Time deadline) -> absl::StatusOr<std::shared_ptr<PageSource>> {
+        absl::StatusOr<std::shared_ptr<PageSource>> source = server->OpenVolume(volume, deadline);
+        if (!source.ok() || timers == nullptr) return source;
+        return DelayFetches(*std::move(source), delay, timers);
       });
   if (!handovers.ok()) return handovers.status();
   agent->handovers = *std::move(handovers);

@@ -106,6 +106,15 @@ absl::StatusOr<std::optional<uint64_t>> FindNumber(const json& object, const cha
                                                  ", not a whole number from 0 to 2^64-1"));
 }
 
+// The truth value `object[key]`; nothing where there is no such key.
+absl::StatusOr<std::optional<bool>> FindBool(const json& object, const char* key) {
+  const auto it = object.find(key);
+  if (it == object.end()) return std::optional<bool>();
+  if (it->is_boolean()) return std::optional<bool>(it->get<bool>());
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", key, "\" is ", Quoted(*it), ", not true or false"));
+}
+
 absl::StatusOr<uint64_t> GetNumber(const json& object, const char* key, absl::string_view where) {
   absl::StatusOr<std::optional<uint64_t>> number = FindNumber(object, key, where);
   if (!number.ok()) return number.status();
@@ -206,7 +215,7 @@ absl::Status ParseVolume(const json& object, HandoverRequest* request) {
 
 absl::Status ParseAttach(const json& object, HandoverRequest* request) {
   request->kind = HandoverRequest::Kind::kAttach;
-  absl::Status status = CheckKeys(object, {"volume", "mappings", "mode", "register"}, "");
+  absl::Status status = CheckKeys(object, {"volume", "mappings", "mode", "register", "drain"}, "");
   if (!status.ok()) return status;
   if (status = ParseVolume(object, request); !status.ok()) return status;
   if (const auto mode = object.find("mode"); mode != object.end()) {
@@ -220,13 +229,12 @@ absl::Status ParseAttach(const json& object, HandoverRequest* request) {
           absl::StrCat("\"mode\" is ", Quoted(*mode), ", not \"lazy\" or \"far\""));
     }
   }
-  if (const auto it = object.find("register"); it != object.end()) {
-    if (!it->is_boolean()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("\"register\" is ", Quoted(*it), ", not true or false"));
-    }
-    request->register_ranges = it->get<bool>();
-  }
+  absl::StatusOr<std::optional<bool>> register_ranges = FindBool(object, "register");
+  if (!register_ranges.ok()) return register_ranges.status();
+  request->register_ranges = register_ranges->value_or(false);
+  absl::StatusOr<std::optional<bool>> drain = FindBool(object, "drain");
+  if (!drain.ok()) return drain.status();
+  request->drain = *drain;
   const auto mappings = object.find("mappings");
   if (mappings == object.end()) return absl::InvalidArgumentError("\"mappings\" is missing");
   return ParseMappings(*mappings, request);
@@ -300,30 +308,9 @@ std::string VolumeReply(uint64_t size_bytes) {
 std::string AttachmentsReply(const std::vector<AttachmentStats>& attachments) {
   json list = json::array();
   for (const AttachmentStats& a : attachments) {
-    list.push_back({{"id", a.id},
-                    {"pid", a.pid},
-                    {"volume", a.volume},
-                    {"regions", a.regions},
-                    {"tracked_pages", a.tracked_pages},
-                    {"present_pages", a.present_pages},
-                    {"poisoned_pages", a.poisoned_pages},
-                    {"waiting_faults", a.waiting_faults},
-                    {"faults_total", a.faults_total},
-                    {"joined_faults_total", a.joined_faults_total},
-                    {"fetches_total", a.fetches_total},
-                    {"fetch_retries_total", a.fetch_retries_total},
-                    {"fetch_failures_total", a.fetch_failures_total},
-                    {"copied_pages_total", a.copied_pages_total},
-                    {"zeroed_pages_total", a.zeroed_pages_total},
-                    {"fill_eagain_total", a.fill_eagain_total},
-                    {"fill_eexist_total", a.fill_eexist_total},
-                    {"fill_enoent_total", a.fill_enoent_total},
-                    {"wakes_total", a.wakes_total},
-                    {"events_total", a.events_total},
-                    {"fault_p50_us", a.fault_p50_us},
-                    {"fault_p90_us", a.fault_p90_us},
-                    {"fault_p99_us", a.fault_p99_us},
-                    {"fault_max_us", a.fault_max_us}});
+    json object = json::object();
+    VisitFields(a, [&object](const char* name, const auto& value) { object[name] = value; });
+    list.push_back(std::move(object));
   }
   return Line({{"status", "ok"}, {"attachments", std::move(list)}});
 }

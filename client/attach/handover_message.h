@@ -24,6 +24,7 @@
 #include <absl/strings/string_view.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,7 @@ struct HandoverRequest {
   std::string volume;             // of kAttach and kQueryVolume
   std::vector<Mapping> mappings;  // of kFirecracker and kAttach; not checked by CheckMappings yet
   bool register_ranges = false;
+  std::optional<bool> drain;  // none: as the agent has been told
   // How many descriptors follow the userfaultfd: as many as the mappings name. They are not needed
   // to fill memory with UFFDIO_COPY, which is how this version does it.
   size_t memfds = 0;

@@ -157,6 +157,7 @@ absl::StatusOr<AttachmentId> HandoverWorkers::Attach(HandoverJob& job,
   request.volume = std::string(VolumeOf(job));
   request.source = std::move(source);
   request.options = options_.attachment;
+  request.options.drain = job.request.drain.value_or(options_.attachment.drain);
   absl::StatusOr<PeerProcess> peer = job.peer.Duplicate();
   if (!peer.ok()) return peer.status();
   request.pidfd = std::move(peer->pidfd);

@@ -46,35 +46,6 @@ std::string FormatMicros(double us) {
   return us < 1000 ? absl::StrFormat("%.0fus", us) : absl::StrFormat("%.1fms", us / 1000);
 }
 
-// The fields of AttachmentStats and their names, in the order of the struct.
-template <typename Stats, typename Visit>
-void VisitFields(Stats& stats, Visit visit) {
-  visit("id", stats.id);
-  visit("pid", stats.pid);
-  visit("volume", stats.volume);
-  visit("regions", stats.regions);
-  visit("tracked_pages", stats.tracked_pages);
-  visit("present_pages", stats.present_pages);
-  visit("poisoned_pages", stats.poisoned_pages);
-  visit("waiting_faults", stats.waiting_faults);
-  visit("faults_total", stats.faults_total);
-  visit("joined_faults_total", stats.joined_faults_total);
-  visit("fetches_total", stats.fetches_total);
-  visit("fetch_retries_total", stats.fetch_retries_total);
-  visit("fetch_failures_total", stats.fetch_failures_total);
-  visit("copied_pages_total", stats.copied_pages_total);
-  visit("zeroed_pages_total", stats.zeroed_pages_total);
-  visit("fill_eagain_total", stats.fill_eagain_total);
-  visit("fill_eexist_total", stats.fill_eexist_total);
-  visit("fill_enoent_total", stats.fill_enoent_total);
-  visit("wakes_total", stats.wakes_total);
-  visit("events_total", stats.events_total);
-  visit("fault_p50_us", stats.fault_p50_us);
-  visit("fault_p90_us", stats.fault_p90_us);
-  visit("fault_p99_us", stats.fault_p99_us);
-  visit("fault_max_us", stats.fault_max_us);
-}
-
 }  // namespace
 
 std::string FormatTable(const std::vector<std::string>& header,
@@ -215,7 +186,8 @@ nlohmann::ordered_json ServerStatusToJson(const rpc::ServerStatus& status) {
 std::string FormatAttachments(std::span<const AttachmentStats> attachments) {
   std::vector<std::vector<std::string>> rows;
   for (const AttachmentStats& a : attachments) {
-    rows.push_back({absl::StrCat(a.id), absl::StrCat(a.pid), a.volume,
+    rows.push_back({absl::StrCat(a.id), a.parent == 0 ? "-" : absl::StrCat(a.parent),
+                    a.pid == 0 ? "-" : absl::StrCat(a.pid), a.volume,
                     FormatBytes(a.tracked_pages * kPageSize),
                     a.tracked_pages == 0
                         ? "-"
@@ -225,8 +197,8 @@ std::string FormatAttachments(std::span<const AttachmentStats> attachments) {
                     absl::StrCat(a.fetch_failures_total), FormatMicros(a.fault_p50_us),
                     FormatMicros(a.fault_p99_us), FormatMicros(a.fault_max_us)});
   }
-  return FormatTable({"ID", "PID", "VOLUME", "MEMORY", "PRESENT", "WAITING", "FAULTS", "FAILED",
-                      "P50", "P99", "MAX"},
+  return FormatTable({"ID", "FORKED-FROM", "PID", "VOLUME", "MEMORY", "PRESENT", "WAITING",
+                      "FAULTS", "FAILED", "P50", "P99", "MAX"},
                      rows);
 }
 
@@ -259,6 +231,9 @@ absl::StatusOr<std::vector<AttachmentStats>> ParseAttachments(absl::string_view 
       if constexpr (std::is_same_v<Field, std::string>) {
         value->is_string() ? static_cast<void>(field = value->template get<Field>())
                            : static_cast<void>(wrong = name);
+      } else if constexpr (std::is_same_v<Field, bool>) {
+        value->is_boolean() ? static_cast<void>(field = value->template get<Field>())
+                            : static_cast<void>(wrong = name);
       } else {
         value->is_number() ? static_cast<void>(field = value->template get<Field>())
                            : static_cast<void>(wrong = name);

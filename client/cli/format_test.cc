@@ -79,6 +79,8 @@ TEST(ParseDurability, RefusesOthersByName) {
 TEST(ParseAttachments, ReadsWhatAttachmentToJsonWrites) {
   AttachmentStats stats;
   stats.id = 4;
+  stats.parent = 3;
+  stats.drained = true;
   stats.pid = 77;
   stats.volume = "disk";
   stats.tracked_pages = 1024;
@@ -92,9 +94,10 @@ TEST(ParseAttachments, ReadsWhatAttachmentToJsonWrites) {
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   ASSERT_EQ(parsed->size(), 1u);
   EXPECT_EQ(AttachmentToJson(parsed->front()), AttachmentToJson(stats));
-  EXPECT_EQ(FormatAttachments(*parsed),
-            "ID  PID  VOLUME  MEMORY  PRESENT  WAITING  FAULTS  FAILED   P50  P99    MAX\n"
-            " 4   77  disk      4MiB    50.0%        0     600       0  62us  0us  1.2ms\n");
+  EXPECT_EQ(
+      FormatAttachments(*parsed),
+      "ID  FORKED-FROM  PID  VOLUME  MEMORY  PRESENT  WAITING  FAULTS  FAILED   P50  P99    MAX\n"
+      " 4            3   77  disk      4MiB    50.0%        0     600       0  62us  0us  1.2ms\n");
 }
 
 TEST(ParseAttachments, RefusalOfTheAgentIsAnErrorWithItsMessage) {

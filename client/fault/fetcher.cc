@@ -262,7 +262,12 @@ void Fetcher::StrayAgain(uint64_t address, Held held) {
     // An event has told since what is there.
     if (!memory_->queue.Join(*page, timers_->Now())) return;
     const PageRange single = PageRange::Single(*page);
-    if (memory_->table->Get(*page) == PageState::kAbsent) {
+    PageState state;
+    {
+      SharedLock lock(memory_->space.map_changing_lock());
+      state = memory_->table->Get(*page);
+    }
+    if (state == PageState::kAbsent) {
       Try(NewJob(single));
     } else {
       Fill(single, nullptr, NewJob(single));
