@@ -42,7 +42,9 @@ std::string Count(double value) {
 }
 
 // Microseconds.
-std::string Micros(double value) { return absl::StrFormat(value < 100 ? "%.1f" : "%.0f", value); }
+std::string Micros(double value) {
+  return value < 100 ? absl::StrFormat("%.1f", value) : absl::StrFormat("%.0f", value);
+}
 
 // "1.2/3.4/56": medians over the repetitions, but the greatest of the maxima.
 std::string Latency(const LabRow& row, const std::string& name) {
