@@ -167,6 +167,7 @@ std::vector<AddressRange> AddressSpace::TakeOlder(AddressRange range,
 
 void AddressSpace::Unmap(AddressRange range, MappedParts mapped_parts) {
   Subtract(range, &undeclared_);
+  Subtract(range, &kept_);
   bool late = false, ambiguous = false;
   const std::vector<AddressRange> rest = TakeOlder(
       range, [](const Older&) { return true; },
@@ -186,7 +187,10 @@ void AddressSpace::Unmap(AddressRange range, MappedParts mapped_parts) {
       if (doubtful.length == 0 || !HasRegionIn(doubtful)) continue;
       Subtract(doubtful, &sure);
       std::vector<AddressRange> gone = {doubtful};
-      for (AddressRange mapped : mapped_parts(doubtful)) Subtract(mapped, &gone);
+      for (AddressRange mapped : mapped_parts(doubtful)) {
+        Subtract(mapped, &gone);
+        kept_.push_back(mapped);
+      }
       // It was unmapped, or has moved on: then a REMAP is to come for it.
       for (AddressRange part : gone) SetAside(part);
     }
@@ -194,14 +198,16 @@ void AddressSpace::Unmap(AddressRange range, MappedParts mapped_parts) {
   }
 }
 
-void AddressSpace::SetAside(AddressRange range) {
-  for (const Region& region : Extract(range)) older_.push_back({region.range, region});
+bool AddressSpace::SetAside(AddressRange range) {
+  const std::vector<Region> regions = Extract(range);
+  for (const Region& region : regions) older_.push_back({region.range, region});
+  return !regions.empty();
 }
 
-void AddressSpace::Remap(uint64_t from, uint64_t to, uint64_t length) {
+bool AddressSpace::Remap(uint64_t from, uint64_t to, uint64_t length) {
   if (length == 0) {
     aliased_ = true;
-    return;
+    return false;
   }
   Subtract({from, length}, &undeclared_);
   Subtract({to, length}, &undeclared_);
@@ -220,12 +226,19 @@ void AddressSpace::Remap(uint64_t from, uint64_t to, uint64_t length) {
   }
   // The addresses it has left wait for their UNMAP, which must not hit what is moved there next.
   older_.push_back({{from, length}, std::nullopt});
-  SetAside({to, length});
+  // What was kept against an UNMAP from here was what that was about, after all.
+  for (AddressRange kept : kept_) {
+    if (const AddressRange part = Intersection(kept, {to, length}); part.length > 0) Extract(part);
+  }
+  Subtract({from, length}, &kept_);
+  Subtract({to, length}, &kept_);
+  const bool displaced = SetAside({to, length});
   for (Region& region : moved) {
     region.range.start = region.range.start - from + to;
     Insert(region);
   }
   recent_.push_back({to, length});
+  return displaced;
 }
 
 void AddressSpace::Forget(AddressRange range) {
@@ -243,6 +256,7 @@ void AddressSpace::Settle() {
   if (!settled_.exchange(false, std::memory_order_relaxed)) return;
   older_.clear();
   recent_.clear();
+  kept_.clear();
 }
 
 std::vector<AddressRange> AddressSpace::Ranges() const {

@@ -93,12 +93,14 @@ class AddressSpace {
   using MappedParts = absl::FunctionRef<std::vector<AddressRange>(AddressRange range)>;
   // Vacates `range`: at each address the oldest that is there is dropped. One case is left in which
   // the events do not tell which memory was meant: something was moved there that nothing older was
-  // seen to leave. Then `mapped_parts` decides, and what has memory stays.
+  // seen to leave. Then `mapped_parts` decides, and what has memory stays ("ask_kernel"), until
+  // something else is moved there: the UNMAP was about it, then ("believe_kept_unmap").
   void Unmap(AddressRange range, MappedParts mapped_parts) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Moves what is in [from, from + length) to `to`. Its UNMAP is yet to come. Length 0 tells of a
   // second mapping of shared memory (mremap with an old size of 0), whose length is not known: from
-  // then on all memory that is in no region counts as undeclared.
-  void Remap(uint64_t from, uint64_t to, uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // then on all memory that is in no region counts as undeclared. Returns whether pages were at
+  // `to` of which no event has told yet where they went.
+  bool Remap(uint64_t from, uint64_t to, uint64_t length) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Drops `range` for good, at all ages.
   void Forget(AddressRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
 
@@ -138,8 +140,8 @@ class AddressSpace {
   void Insert(const Region& region) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Removes what is in `range` now and returns it.
   std::vector<Region> Extract(AddressRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
-  // Makes what is in `range` now older than whatever comes there.
-  void SetAside(AddressRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // Makes what is in `range` now older than whatever comes there. False if there is nothing.
+  bool SetAside(AddressRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Takes each part of `range` that is in something older that `wanted` accepts out of it, calls
   // `taken` with it, and returns what is left of `range`.
   std::vector<AddressRange> TakeOlder(AddressRange range,
@@ -155,6 +157,8 @@ class AddressSpace {
   std::vector<Older> older_ ABSL_GUARDED_BY(lock_);  // the oldest first
   // To where something was moved since the space was last known to be settled.
   std::vector<AddressRange> recent_ ABSL_GUARDED_BY(lock_);
+  // Of those, against which an UNMAP was read, but where the kernel had memory.
+  std::vector<AddressRange> kept_ ABSL_GUARDED_BY(lock_);
   std::vector<AddressRange> undeclared_ ABSL_GUARDED_BY(lock_);
   bool aliased_ ABSL_GUARDED_BY(lock_) = false;
   mutable std::atomic<bool> settled_ = false;

@@ -10,6 +10,9 @@ namespace {
 // Runs under way at a time: enough for several threads to fill while others are on the wire.
 constexpr int kWindow = 8;
 
+// A page that is being moved just as it is filled may be missed by a pass, but hardly by all.
+constexpr int kSamePasses = 3;
+
 // The lock of the address space is held for a look at this many pages at most.
 constexpr PageCount kMaxLook{uint64_t{1} << 18};
 
@@ -53,7 +56,8 @@ std::optional<PageRange> Drainer::NextRun() {
 }
 
 bool Drainer::EndPass() {
-  const bool last = found_ == 0 || found_ == found_before_;
+  same_passes_ = found_ == found_before_ ? same_passes_ + 1 : 0;
+  const bool last = found_ == 0 || same_passes_ == kSamePasses;
   found_before_ = std::exchange(found_, 0);
   cursor_ = memory_->table->range().first;
   return last;

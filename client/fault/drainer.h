@@ -47,10 +47,11 @@ class Drainer : public std::enable_shared_from_this<Drainer> {
   int under_way_ ABSL_GUARDED_BY(mu_) = 0;
   bool pumping_ ABSL_GUARDED_BY(mu_) = false;
   bool finished_ ABSL_GUARDED_BY(mu_) = false;
-  // Of the pass under way, and of the one before: a pass that finds just as much has only found
-  // what cannot be had.
+  // Of the pass under way, and of the one before; and how many have found just as much in a row:
+  // then it is what cannot be had.
   uint64_t found_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t found_before_ ABSL_GUARDED_BY(mu_) = ~uint64_t{0};
+  int same_passes_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace faultline

@@ -6,6 +6,8 @@
 #include <errno.h>
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 #include <utility>
 #include <variant>
 
@@ -20,6 +22,14 @@ namespace {
 // unread event then moves are woken once it is read.
 constexpr size_t kMaxFaultsPerDrain = 4096;
 constexpr int kMaxBatchesPerDrain = 16;
+
+// A thread has moved memory to where other pages still seem to be: the thread that has moved those
+// away has not got to queueing its event. What the first thread does next must not be read before
+// that event, or the two cannot be told apart (model/README.md, "hurried_moves"). It waits for the
+// second of its own two events to be read; so the other thread is given this long to catch up. A
+// thread that was preempted at that point, and only then does this happen, needs about a time
+// slice.
+constexpr auto kCatchUp = std::chrono::milliseconds(3);
 
 void Count(std::atomic<uint64_t>& counter) { counter.fetch_add(1, std::memory_order_relaxed); }
 
@@ -72,6 +82,7 @@ absl::StatusOr<size_t> FaultReader::ReadBatch() {
   for (std::shared_ptr<PagedMemory>& child : children_) host_->OnFork(std::move(child));
   children_.clear();
   if (changed) fetcher_->Kick();
+  if (std::exchange(displaced_, false)) std::this_thread::sleep_for(kCatchUp);
   return read;
 }
 
@@ -113,7 +124,7 @@ void FaultReader::Apply(ForkEvent& event) {
 }
 
 void FaultReader::Apply(const RemapEvent& event) {
-  memory_->space.Remap(event.from, event.to, event.length);
+  displaced_ = memory_->space.Remap(event.from, event.to, event.length) || displaced_;
   // Who waits at the old addresses has to look again (SIGSEGV, or the page at its new place), and
   // so has who waits at the new ones for what was there before ("wake_vacated").
   woken_.push_back({event.from, event.length});

@@ -34,7 +34,8 @@ class ReaderHost {
 // resolves those against the map as it is then, since the kernel returns faults before the events
 // that explain them ("resolve_after_drain"), and has their pages fetched.
 //
-// Never waits for a page or for the source. Drain() is for one thread at a time; the rest is
+// Never waits for a page or for the source; for another thread's event a few milliseconds, in the
+// rare case that one is known to be on its way. Drain() is for one thread at a time; the rest is
 // thread-safe.
 class FaultReader {
  public:
@@ -78,6 +79,7 @@ class FaultReader {
   std::vector<PageIndex> demanded_;
   std::vector<std::shared_ptr<PagedMemory>> children_;  // forked in the batch
   pid_t last_thread_ = 0;
+  bool displaced_ = false;  // by an event of the batch: pages of which no event has told yet
 
   struct Noted {
     const char* name = nullptr;
