@@ -456,10 +456,10 @@ TEST_P(RaceAnonymousFork, ForksBeyondTheReserveEndOnceDescriptorsAreFree) {
   constexpr int kChildren = 48;
   const AttachmentId id = MapAndAttach(0, 64);
   Gate gate;
-  std::vector<std::unique_ptr<Child>> children;
-  std::atomic<int> forked = 0;
+  std::atomic<int> forked = 0, right = 0;
   auto none = std::make_unique<NoMoreDescriptors>();
-  TargetThread forker([&] {
+  TargetThread forker([&] {  // stays as long as its children do: they die with it
+    std::vector<std::unique_ptr<Child>> children;
     for (int i = 0; i < kChildren; ++i) {
       children.push_back(std::make_unique<Child>([&] {
         gate.Pass();
@@ -467,12 +467,13 @@ TEST_P(RaceAnonymousFork, ForksBeyondTheReserveEndOnceDescriptorsAreFree) {
       }));
       ++forked;
     }
+    for (int i = 0; i < kChildren; ++i) gate.Open();
+    for (auto& child : children) right += child->Wait() == 0 ? 1 : 0;
   });
   EXPECT_TRUE(Eventually([&] { return forked >= 1; }));
   none.reset();
   forker.Join();
-  for (int i = 0; i < kChildren; ++i) gate.Open();
-  for (auto& child : children) EXPECT_EQ(child->Wait(), 0);
+  EXPECT_EQ(right, kChildren);
   EXPECT_TRUE(Holds(arena_.At(0), 0, 64));
   EXPECT_EQ(Stats(id).fork_events_total, static_cast<uint64_t>(kChildren));
   EXPECT_TRUE(Eventually([&] { return pager_->Attachments().size() == 1; }));
