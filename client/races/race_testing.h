@@ -90,7 +90,7 @@ class Arena {
  public:
   explicit Arena(uint64_t pages) : size_(pages * kPageSize) {
     static std::atomic<uintptr_t> next = 0x7ea000000000;
-    const uintptr_t hint = next.fetch_add((size_ + (1u << 30)) & ~uint64_t{(1u << 21) - 1});
+    const uintptr_t hint = next.fetch_add((size_ + (1u << 22)) & ~uint64_t{(1u << 21) - 1});
     void* at = mmap(reinterpret_cast<void*>(hint), size_, PROT_NONE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
     EXPECT_NE(at, MAP_FAILED);
