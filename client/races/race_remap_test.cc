@@ -49,7 +49,6 @@ TEST_P(RaceRemap, Race09_ANewRegionAtAddressesWhoseUnmapIsUnreadIsKept) {
   for (int round = 0; round < 200; ++round) {
     const AttachmentId old = MapAndAttach(0, kPages);
     ASSERT_TRUE(Holds(arena_.At(3), 3));
-    std::atomic<bool> attached = false;
     TargetThread unmapper([&] { EXPECT_TRUE(arena_.Unmap(0, kPages)); });
     // As soon as they are free: mostly before munmap() has returned.
     ASSERT_TRUE(Eventually([&] {
