@@ -4,6 +4,7 @@
 #include <absl/strings/str_cat.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -58,11 +59,12 @@ absl::Status WaitUntil(ChildProcess& child, const std::string& what, const std::
   return absl::OkStatus();
 }
 
-// The address in the server's line "... listening on ADDRESS[, ...]; ...", if it is there yet.
-std::string ListeningAddress(const std::string& log) {
+// The address in the server's line "... listening on ADDRESS[, ...]; ...", if it is there yet,
+// behind what the log had before.
+std::string ListeningAddress(const std::string& log, uintmax_t log_before) {
   constexpr char kBefore[] = "listening on ";
   const std::string text = ReadFile(log);
-  const size_t at = text.find(kBefore);
+  const size_t at = text.find(kBefore, log_before);
   if (at == std::string::npos) return "";
   const size_t from = at + strlen(kBefore);
   const size_t end = text.find_first_of(",;\n", from);
@@ -98,34 +100,49 @@ std::string SiblingProgram(const std::string& name) {
   return (self.parent_path() / name).string();
 }
 
-absl::StatusOr<LocalStack> LocalStack::Start(const std::string& directory, Transport transport) {
+absl::StatusOr<LocalStack> LocalStack::Start(const std::string& directory, Transport transport,
+                                             LocalStackFlags flags) {
   LocalStack stack;
-  const std::string server_log = directory + "/server.log";
-  const std::string agent_log = directory + "/agent.log";
-  const std::string listen =
-      transport == Transport::kTcp ? "127.0.0.1:0" : absl::StrCat("unix:", directory, "/server");
-  absl::StatusOr<ChildProcess> server =
-      StartWithLog({SiblingProgram("faultline-server"), "--listen=" + listen,
-                    absl::StrCat("--store=rocksdb:", directory, "/store")},
-                   server_log);
-  if (!server.ok()) return server.status();
-  stack.server_ = *std::move(server);
-  absl::Status status = WaitUntil(stack.server_, "the page server", server_log, [&] {
-    return !(stack.server_address_ = ListeningAddress(server_log)).empty();
-  });
-  if (!status.ok()) return status;
-
-  stack.agent_socket_ = directory + "/agent.sock";
-  absl::StatusOr<ChildProcess> agent =
-      StartWithLog({SiblingProgram("faultline-agent"), "--server=" + stack.server_address_,
-                    "--socket=" + stack.agent_socket_},
-                   agent_log);
-  if (!agent.ok()) return agent.status();
-  stack.agent_ = *std::move(agent);
-  status =
-      WaitUntil(stack.agent_, "the agent", agent_log, [&] { return Accepts(stack.agent_socket_); });
+  stack.directory_ = directory;
+  stack.flags_ = std::move(flags);
+  absl::Status status = stack.StartServer(
+      transport == Transport::kTcp ? "127.0.0.1:0" : absl::StrCat("unix:", directory, "/server"));
+  if (status.ok()) status = stack.StartAgent();
   if (!status.ok()) return status;
   return stack;
+}
+
+absl::Status LocalStack::StartServer(const std::string& listen) {
+  const std::string log = directory_ + "/server.log";
+  std::error_code none_yet;
+  const uintmax_t before = std::filesystem::file_size(log, none_yet);
+  std::vector<std::string> argv = {SiblingProgram("faultline-server"), "--listen=" + listen,
+                                   absl::StrCat("--store=rocksdb:", directory_, "/store")};
+  argv.insert(argv.end(), flags_.server.begin(), flags_.server.end());
+  absl::StatusOr<ChildProcess> server = StartWithLog(argv, log);
+  if (!server.ok()) return server.status();
+  server_ = *std::move(server);
+  return WaitUntil(server_, "the page server", log, [&] {
+    return !(server_address_ = ListeningAddress(log, none_yet ? 0 : before)).empty();
+  });
+}
+
+absl::Status LocalStack::StartAgent() {
+  const std::string log = directory_ + "/agent.log";
+  agent_socket_ = directory_ + "/agent.sock";
+  std::vector<std::string> argv = {SiblingProgram("faultline-agent"), "--server=" + server_address_,
+                                   "--socket=" + agent_socket_};
+  argv.insert(argv.end(), flags_.agent.begin(), flags_.agent.end());
+  absl::StatusOr<ChildProcess> agent = StartWithLog(argv, log);
+  if (!agent.ok()) return agent.status();
+  agent_ = *std::move(agent);
+  return WaitUntil(agent_, "the agent", log, [&] { return Accepts(agent_socket_); });
+}
+
+absl::Status LocalStack::KillAndRestartServer() {
+  kill(server_.pid(), SIGKILL);
+  server_.Wait();
+  return StartServer(server_address_);
 }
 
 absl::StatusOr<std::string> LocalStack::Faultline(const std::vector<std::string>& arguments) const {

@@ -30,13 +30,22 @@ class TemporaryDirectory {
 
 enum class Transport { kTcp, kUnix };
 
+// Further flags of the programs.
+struct LocalStackFlags {
+  std::vector<std::string> server, agent;
+};
+
 // A page server and an agent of this machine: the programs that stand beside this one, started on
 // loopback and ended with it. Not thread-safe.
 class LocalStack {
  public:
   // The store, the sockets and the logs are below `directory`. UNAVAILABLE, with the end of its
   // log, where one of them does not come up.
-  static absl::StatusOr<LocalStack> Start(const std::string& directory, Transport transport);
+  static absl::StatusOr<LocalStack> Start(const std::string& directory, Transport transport,
+                                          LocalStackFlags flags = {});
+
+  // Kills the server, as a crash would, and starts it again on the same store at the same address.
+  absl::Status KillAndRestartServer();
 
   const std::string& server_address() const { return server_address_; }
   const std::string& agent_socket() const { return agent_socket_; }
@@ -47,6 +56,11 @@ class LocalStack {
   absl::StatusOr<std::string> Faultline(const std::vector<std::string>& arguments) const;
 
  private:
+  absl::Status StartServer(const std::string& listen);
+  absl::Status StartAgent();
+
+  std::string directory_;
+  LocalStackFlags flags_;
   std::string server_address_;
   std::string agent_socket_;
   ChildProcess server_;

@@ -19,8 +19,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Operations of a thread for each of its slots in a generation: by then most pages have been seen.
-constexpr uint64_t kOperationsPerSlot = 8;
+// Operations of a thread for each of its slots in a generation. Few, so that for much of the time
+// there are pages that have not come yet.
+constexpr uint64_t kOperationsPerSlot = 4;
 // Of the slots, but in the last generation, one in so many is checked as a whole at the end.
 constexpr uint64_t kCheckedOneIn = 4;
 

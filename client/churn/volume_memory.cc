@@ -122,7 +122,7 @@ Failure AgentAttachment::Attach(const std::string& socket, const std::string& vo
   if (!failure.ok()) return failure;
   nlohmann::json request = {
       {"volume", volume}, {"mappings", memory.Mappings()}, {"register", true}};
-  if (drain == Drain::kYes) request["drain"] = true;
+  request["drain"] = drain == Drain::kYes;
   nlohmann::json answer;
   failure = made->connection_.Ask(request, {made->uffd_.get()}, &answer);
   if (!failure.ok()) return failure;

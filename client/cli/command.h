@@ -34,6 +34,8 @@ void RegisterServerCommands(CLI::App* app, Session* session);
 void RegisterAttachmentsCommand(CLI::App* app, Session* session);
 void RegisterDemoCommand(CLI::App* app, Session* session);
 void RegisterBenchCommand(CLI::App* app, Session* session);
+void RegisterChurnCommand(CLI::App* app, Session* session);
+void RegisterLabCommand(CLI::App* app, Session* session);
 void RegisterCompletionCommand(CLI::App* app, Session* session);
 
 }  // namespace faultline

@@ -16,8 +16,9 @@ namespace faultline {
 namespace {
 
 constexpr RegisterCommands kCommands[] = {
-    RegisterVolumeCommands, RegisterServerCommands, RegisterAttachmentsCommand,
-    RegisterDemoCommand,    RegisterBenchCommand,   RegisterCompletionCommand,
+    RegisterVolumeCommands, RegisterServerCommands,    RegisterAttachmentsCommand,
+    RegisterDemoCommand,    RegisterBenchCommand,      RegisterChurnCommand,
+    RegisterLabCommand,     RegisterCompletionCommand,
 };
 
 constexpr int kFailure = 1;

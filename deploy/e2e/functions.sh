@@ -246,3 +246,33 @@ make_tmpfs() {
 
 # What toucher says when all of N pages are right.
 all_right() { echo "pages=$1 right=$1 sigbus=0 wrong=0 sigbus_pages=none first_wrong=none"; }
+
+# --- churn ---------------------------------------------------------------------------------------
+
+# churn FLAGS...: `faultline churn`, which must find no wrong byte and no hang. Its report is in
+# $scratch/churn.json.
+churn() {
+  echo "faultline churn $*"
+  "$BIN/faultline" --output=json churn --directory="$scratch" "$@" >"$scratch/churn.json" ||
+    fail "faultline churn $* ended with $?: $(jq -c .target "$scratch/churn.json")"
+  jq -r '.target | "\(.operations_total) operations, \(.checked_pages_total) pages checked, " +
+    "\(.wrong_bytes_total) wrong bytes, \(.hangs_total) hangs, worst: \(.worst_operation) " +
+    "\(.worst_us) us"' "$scratch/churn.json"
+  expect "wrong bytes" 0 "$(jq .target.wrong_bytes_total "$scratch/churn.json")"
+  expect "hangs" 0 "$(jq .target.hangs_total "$scratch/churn.json")"
+}
+
+# expect_agent_count COUNTER LEAST: of all attachments together.
+expect_agent_count() {
+  local found
+  found=$(jq ".agent.$1 // 0" "$scratch/churn.json")
+  ((found >= $2)) || fail "the agent's $1: expected at least $2, found $found"
+}
+
+# expect_operations NAME LEAST
+expect_operations() {
+  local found
+  found=$(jq "[.target.operations[] | select(.name == \"$1\") | .done_total] | add // 0" \
+    "$scratch/churn.json")
+  ((found >= $2)) || fail "operations \"$1\": expected at least $2, found $found"
+}
