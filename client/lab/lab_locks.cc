@@ -31,8 +31,10 @@ constexpr DiscardKernel kKernels[] = {DiscardKernel::kRunning, DiscardKernel::kM
 constexpr MonitorProtocol kProtocols[] = {MonitorProtocol::kLockAcrossRead,
                                           MonitorProtocol::kLockAfterRead,
                                           MonitorProtocol::kFlagBeforeRead};
-// Rare events need more time than averages.
-constexpr int kProtocolCellFactor = 4;
+// Rare events need more time than averages, the more so in a quick run.
+int ProtocolCellMilliseconds(const LabOptions& options) {
+  return (options.scale == LabScale::kQuick ? 10 : 4) * options.cell_milliseconds;
+}
 // Threads that fill of the second table. Races need target and fills to run at the same time.
 size_t ProtocolThreads() { return sysconf(_SC_NPROCESSORS_ONLN) <= 2 ? 1 : 2; }
 
@@ -86,11 +88,10 @@ class LocksRun {
                                          : " (before 6.9: fills take mmap_lock)");
     result_.configuration = absl::StrCat(
         options_.repetitions, " repetitions of ", options_.cell_milliseconds,
-        " ms for each row of the first table and ",
-        kProtocolCellFactor * options_.cell_milliseconds, " ms of the second, ",
-        options_.memory_bytes >> 20, " MiB filled in a round, up to ", options_.threads_max,
-        " threads (", ProtocolThreads(), " of the second table), ", options_.churn_pause_micros,
-        " us between two rounds of churn, seed ", options_.seed);
+        " ms for each row of the first table and ", ProtocolCellMilliseconds(options_),
+        " ms of the second, ", options_.memory_bytes >> 20, " MiB filled in a round, up to ",
+        options_.threads_max, " threads (", ProtocolThreads(), " of the second table), ",
+        options_.churn_pause_micros, " us between two rounds of churn, seed ", options_.seed);
     if (options_.part != LabPart::kProtocol) AddLockRows();
     if (options_.part != LabPart::kLocks) AddProtocolRows();
   }
@@ -193,10 +194,9 @@ absl::Status LocksRun::MeasureLockRow(size_t index) {
 }
 
 absl::Status LocksRun::MeasureProtocolRow(size_t index, uint64_t repetition) {
-  const absl::StatusOr<ProtocolFigures> figures =
-      MeasureProtocol(protocol_cells_[index],
-                      std::chrono::milliseconds(kProtocolCellFactor * options_.cell_milliseconds),
-                      options_.seed + repetition);
+  const absl::StatusOr<ProtocolFigures> figures = MeasureProtocol(
+      protocol_cells_[index], std::chrono::milliseconds(ProtocolCellMilliseconds(options_)),
+      options_.seed + repetition);
   if (!figures.ok()) return figures.status();
   LabRow& row = result_.protocol[index];
   const auto discards = static_cast<double>(figures->discards);

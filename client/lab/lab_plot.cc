@@ -119,7 +119,8 @@ std::string ProtocolBars(const std::vector<LabRow>& rows) {
   }
   absl::StrAppend(&script, "EOD\nset style data histograms\nset xtics norotate\n");
   // The share of stale discards above zero, and what the program waits as a line over it.
-  absl::StrAppend(&script, "set y2tics\nset y2label \"madvise p99, us\"\nset y2range [0:*]\nplot ");
+  absl::StrAppend(&script,
+                  "set y2tics\nset y2label \"madvise p99, us\"\nset y2range [0:1<*]\nplot ");
   for (size_t i = 0; i < monitors.size(); ++i) {
     absl::StrAppend(&script, i == 0 ? "" : ", ", "$protocol using ", 2 * i + 2, ":xtic(1) title ",
                     Quoted(monitors[i] + ", stale"), ", $protocol using 0:", 2 * i + 3,
@@ -135,7 +136,7 @@ std::string LabToGnuplot(const LabResult& result, absl::string_view terminal,
   std::string script = absl::StrCat(
       "set terminal ", terminal, " size 1600,1100\nset output '",
       absl::StrReplaceAll(path, {{"'", "''"}}), "'\nset datafile missing '", kMissing,
-      "'\nset style fill solid 0.8\nset grid ytics\nset key outside below\nset yrange [0:*]\n",
+      "'\nset style fill solid 0.8\nset grid ytics\nset key outside below\nset yrange [0:1<*]\n",
       "set multiplot layout 2,2 title ",
       // Its processor's name may have an underscore, which would be a subscript.
       Quoted(result.machine), " noenhanced\n");
@@ -152,7 +153,7 @@ std::string LabToGnuplot(const LabResult& result, absl::string_view terminal,
     panel(absl::StrCat("What the target waits: map + unmap, ", threads), "p99, us (logarithmic)");
     absl::StrAppend(&script, "set logscale y\nset yrange [*:*]\n",
                     BarsByOperation(result.locks, "target", "map_p99_us", 1),
-                    "unset logscale y\nset yrange [0:*]\n");
+                    "unset logscale y\nset yrange [0:1<*]\n");
   }
   if (!result.protocol.empty()) {
     panel("Discards that show a stale page", "% of all discards");

@@ -88,8 +88,8 @@ void AddLocksFlags(CLI::App* app, LabOptions* options) {
       ->check(CLI::Range(1, 1000))
       ->option_text("N [3]");
   app->add_option("--cell-ms", options->cell_milliseconds,
-                  "Milliseconds of filling in each repetition of a row; four times as long for the "
-                  "second table")
+                  "Milliseconds of filling in each repetition of a row; the second table has four "
+                  "times as long, with --quick ten times")
       ->check(CLI::Range(1, 60000))
       ->option_text("MS [250]");
   app->add_option_function<uint64_t>(
