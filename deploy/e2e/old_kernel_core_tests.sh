@@ -15,5 +15,6 @@ for test in "${tests[@]}"; do files+=(--file "$BIN/$test"); done
 in_vm 6.1 --timeout 150 "${files[@]}" -- \
   sh -c "status=0; for test in ${tests[*]}; do
     \$test --gtest_brief=1 --gtest_filter=$filter || status=1; done; exit \$status"
+cat "$scratch/vm.out"
 expect "the status of the tests in the virtual machine" 0 "$exit_status"
 expect "programs whose tests passed" ${#tests[@]} "$(grep -cE '^\[  PASSED  \]' "$scratch/vm.out")"

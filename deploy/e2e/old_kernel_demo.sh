@@ -12,6 +12,7 @@ random_bytes 61 1500001 >"$scratch/input"
 digest=$(sha256sum "$scratch/input" | cut -d' ' -f1)
 in_vm 6.1 --timeout 150 --file "$scratch/input" -- \
   sh -ec 'uname -r; for memory in private memfd; do faultline demo --input input --memory=$memory; done'
+cat "$scratch/vm.out"
 expect "the status of the demo in the virtual machine" 0 "$exit_status"
 expect_match "the kernel" '^6\.1\.' "$(head -n 1 "$scratch/vm.out")"
 expect "demos whose digests are the file's" 2 "$(grep -cE "through faults +$digest" "$scratch/vm.out")"

@@ -21,5 +21,4 @@ in_vm() {
   exit_status=0
   "$E2E_DIR/kernel/run-in-vm" --kernel "$kernel" "${programs[@]}" "$@" \
     >"$scratch/vm.out" 2>"$scratch/vm.log" || exit_status=$?
-  cat "$scratch/vm.out"
 }
