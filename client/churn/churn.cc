@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/churn/churn.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cinttypes>
+#include <cstdio>
+#include <fstream>
 #include <memory>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -78,6 +84,7 @@ class Churn {
   Failure RunGeneration();
   void RunWorkers(const std::vector<Slot>& slots);
   bool WaitForWorkers(Countdown* running);
+  void ShowHanging() const;
   bool TimeIsUp() const {
     return options_.time.count() > 0 && Clock::now() - begin_ >= options_.time;
   }
@@ -144,10 +151,31 @@ void Churn::RunWorkers(const std::vector<Slot>& slots) {
       running.Done();
     });
   }
-  if (!WaitForWorkers(&running)) give_up_(Result());
+  if (!WaitForWorkers(&running)) {
+    ShowHanging();
+    give_up_(Result());
+  }
   for (std::thread& thread : threads) thread.join();
   next_operation_ += count;
   over_ = last || company_.time_is_up || company_.tally->stop;
+}
+
+// Where the threads and children that hang are, in their process's memory.
+void Churn::ShowHanging() const {
+  for (const Progress& progress : company_.tally->progress) {
+    if (progress.started_nanos == 0) continue;
+    const uint64_t address = progress.address;
+    const pid_t process = progress.child != 0 ? progress.child.load() : getpid();
+    std::ifstream maps("/proc/" + std::to_string(process) + "/maps");
+    for (std::string line; std::getline(maps, line);) {
+      uint64_t start = 0, end = 0;
+      if (sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64, &start, &end) == 2 && start <= address &&
+          address < end) {
+        Complain("faultline-churn: process %d hangs at %" PRIx64 ", in %s", process, address,
+                 line.c_str());
+      }
+    }
+  }
 }
 
 // False where one of them hangs for good.

@@ -173,7 +173,7 @@ class TargetRun {
   // Takes what the target has written so far. False at the end of its output.
   bool Read();
   void TakeLine(const std::string& line);
-  void LookAtAgent();
+  nlohmann::json LookAtAgent();  // its answer
   absl::Status DoWhatIsDue();
 
   const CommandOptions& options_;
@@ -225,21 +225,27 @@ void TargetRun::TakeLine(const std::string& line) {
   const auto said = nlohmann::ordered_json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!said.is_object()) return;
   if (said.contains("result")) result_ = said["result"];
-  if (said.contains("generation")) {
-    LookAtAgent();
+  if (said.contains("generation") || said.contains("hang")) {
+    const nlohmann::json answer = LookAtAgent();
+    if (said.contains("hang")) {
+      std::cerr << "--- the agent's attachments:\n" << answer.dump(1) << "\n";
+    }
     // The target waits for it; where it is gone meanwhile, its output ends, too.
     if (write(to_target_.get(), "\n", 1) < 0) return;
   }
 }
 
-void TargetRun::LookAtAgent() {
+nlohmann::json TargetRun::LookAtAgent() {
   const absl::StatusOr<std::string> answer =
       QueryAgent(behind_->socket, R"({"query":"attachments"})", kQueryTimeout);
   // An agent that does not answer is no finding here: the target will have seen it.
+  nlohmann::json parsed;
   if (answer.ok()) {
-    counters_.Look(nlohmann::json::parse(*answer, nullptr, /*allow_exceptions=*/false));
+    parsed = nlohmann::json::parse(*answer, nullptr, /*allow_exceptions=*/false);
+    counters_.Look(parsed);
   }
   next_look_ = Clock::now() + kLook;
+  return parsed;
 }
 
 absl::Status TargetRun::DoWhatIsDue() {

@@ -52,12 +52,22 @@ int Print(const nlohmann::ordered_json& result) {
   return Passed(result) ? 0 : 1;
 }
 
-// Whoever started this looks at the attachment, and answers with a line.
-void Announce(uint64_t generation, uint64_t attachment) {
-  printf("{\"generation\":%" PRIu64 ",\"attachment\":%" PRIu64 "}\n", generation, attachment);
+void AwaitAnswer() {
   fflush(stdout);
   for (char c = 0; c != '\n' && read(STDIN_FILENO, &c, 1) == 1;) {
   }
+}
+
+// Whoever started this looks at the attachment, and answers with a line.
+void Announce(uint64_t generation, uint64_t attachment) {
+  printf("{\"generation\":%" PRIu64 ",\"attachment\":%" PRIu64 "}\n", generation, attachment);
+  AwaitAnswer();
+}
+
+// While it still hangs.
+void AnnounceHang() {
+  printf("{\"hang\":true}\n");
+  AwaitAnswer();
 }
 
 struct Flags {
@@ -138,7 +148,12 @@ int Main(int argc, char** argv) {
   ReportCrashes(options.seed);
   nlohmann::ordered_json result;
   const Failure failure = RunChurn(
-      options, [](const nlohmann::ordered_json& so_far) { _exit(Print(so_far)); }, &result);
+      options,
+      [&](const nlohmann::ordered_json& so_far) {
+        if (flags.announce) AnnounceHang();
+        _exit(Print(so_far));
+      },
+      &result);
   if (!failure.ok()) {
     fprintf(stderr, "faultline-churn: %s\n", failure.message.c_str());
     return 1;
