@@ -42,6 +42,7 @@ AddressSpace::AddressSpace(ForkOf, const AddressSpace& parent) {
   ExclusiveLock lock(lock_);
   by_address_ = parent.by_address_;
   by_page_ = parent.by_page_;
+  aliases_ = parent.aliases_;
   undeclared_ = parent.undeclared_;
   aliased_ = parent.aliased_;
 }
@@ -53,10 +54,16 @@ void AddressSpace::Insert(const Region& region) {
 
 std::optional<PageIndex> AddressSpace::PageAt(uint64_t address) const {
   auto next = by_address_.upper_bound(address);
-  if (next == by_address_.begin()) return std::nullopt;
-  const Region& region = std::prev(next)->second;
-  if (!region.range.Contains(address)) return std::nullopt;
-  return region.first + PageCount((address - region.range.start) / kPageSize);
+  const auto page_in = [address](const Region& region) {
+    return region.first + PageCount((address - region.range.start) / kPageSize);
+  };
+  if (next != by_address_.begin() && std::prev(next)->second.range.Contains(address)) {
+    return page_in(std::prev(next)->second);
+  }
+  for (const Region& alias : aliases_) {
+    if (alias.range.Contains(address)) return page_in(alias);
+  }
+  return std::nullopt;
 }
 
 std::optional<AddressSpace::Located> AddressSpace::Locate(PageRange pages) const {
@@ -168,6 +175,7 @@ std::vector<AddressRange> AddressSpace::TakeOlder(AddressRange range,
 void AddressSpace::Unmap(AddressRange range, MappedParts mapped_parts) {
   Subtract(range, &undeclared_);
   Subtract(range, &kept_);
+  DropAliases(range);
   bool late = false, ambiguous = false;
   const std::vector<AddressRange> rest = TakeOlder(
       range, [](const Older&) { return true; },
@@ -198,6 +206,32 @@ void AddressSpace::Unmap(AddressRange range, MappedParts mapped_parts) {
   }
 }
 
+AddressSpace::Part AddressSpace::Cut(const Part& part, AddressRange range) {
+  const AddressRange common = Intersection(part.range, range);
+  return Cut(part, common.start, common.end());
+}
+
+void AddressSpace::DropAliases(AddressRange range) {
+  std::vector<Region> left;
+  for (const Region& alias : aliases_) {
+    std::vector<AddressRange> pieces = {alias.range};
+    Subtract(range, &pieces);
+    for (AddressRange piece : pieces) left.push_back(Cut(alias, piece.start, piece.end()));
+  }
+  aliases_ = std::move(left);
+}
+
+void AddressSpace::MoveAliases(AddressRange from, uint64_t to) {
+  std::vector<Region> moved;
+  for (const Region& alias : aliases_) {
+    const AddressRange part = Intersection(alias.range, from);
+    if (part.length == 0 || HasRegionIn(part)) continue;
+    moved.push_back(Cut(alias, part.start, part.end()));
+    moved.back().range.start = part.start - from.start + to;
+  }
+  aliases_.insert(aliases_.end(), moved.begin(), moved.end());
+}
+
 bool AddressSpace::SetAside(AddressRange range) {
   const std::vector<Region> regions = Extract(range);
   for (const Region& region : regions) older_.push_back({region.range, region});
@@ -211,6 +245,8 @@ bool AddressSpace::Remap(uint64_t from, uint64_t to, uint64_t length) {
   }
   Subtract({from, length}, &undeclared_);
   Subtract({to, length}, &undeclared_);
+  DropAliases({to, length});
+  MoveAliases({from, length}, to);
   std::vector<Region> moved;
   // Memory that something else was moved upon was there first, so it has left first.
   bool ambiguous = false;
@@ -234,6 +270,7 @@ bool AddressSpace::Remap(uint64_t from, uint64_t to, uint64_t length) {
   Subtract({to, length}, &kept_);
   const bool displaced = SetAside({to, length});
   for (Region& region : moved) {
+    if (region.shared) aliases_.push_back(region);
     region.range.start = region.range.start - from + to;
     Insert(region);
   }
@@ -262,6 +299,7 @@ void AddressSpace::Settle() {
 std::vector<AddressRange> AddressSpace::Ranges() const {
   std::vector<AddressRange> ranges;
   for (const auto& [start, region] : by_address_) ranges.push_back(region.range);
+  for (const Region& alias : aliases_) ranges.push_back(alias.range);
   return ranges;
 }
 

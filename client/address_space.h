@@ -56,7 +56,7 @@ class AddressSpace {
 
   SharedMutex& map_changing_lock() ABSL_LOCK_RETURNED(lock_) { return lock_; }
 
-  // The volume page at `address`, if that is in a region.
+  // The volume page at `address`, if that is in a region or an alias.
   std::optional<PageIndex> PageAt(uint64_t address) const ABSL_SHARED_LOCKS_REQUIRED(lock_);
 
   // Where the first pages of a range are.
@@ -79,6 +79,13 @@ class AddressSpace {
   // Calls `visit` with each part of `range` that is in a region, ascending by address.
   void ForEachPart(AddressRange range, absl::FunctionRef<void(const Part&)> visit) const
       ABSL_SHARED_LOCKS_REQUIRED(lock_);
+
+  // The piece of `part` that is within `range`. REQUIRES: they overlap.
+  static Part Cut(const Part& part, AddressRange range);
+
+  // Shared memory that was moved may still be mapped where it was (MREMAP_DONTUNMAP): until an
+  // UNMAP says otherwise, its old addresses are aliases of the same pages.
+  const std::vector<Part>& aliases() const ABSL_SHARED_LOCKS_REQUIRED(lock_) { return aliases_; }
 
   // The first run of pages at or behind `page` that is in a region; none behind the last.
   std::optional<PageRange> NextPages(PageIndex page) const ABSL_SHARED_LOCKS_REQUIRED(lock_);
@@ -119,7 +126,7 @@ class AddressSpace {
   // Events that were about one of two ages of memory: the older was taken, but nothing tells.
   uint64_t ambiguous() const { return ambiguous_.load(std::memory_order_relaxed); }
 
-  // Address ranges of all regions, ascending.
+  // Address ranges of all regions, ascending, and behind them of all aliases.
   std::vector<AddressRange> Ranges() const ABSL_SHARED_LOCKS_REQUIRED(lock_);
   size_t region_count() const ABSL_SHARED_LOCKS_REQUIRED(lock_) { return by_address_.size(); }
 
@@ -137,6 +144,8 @@ class AddressSpace {
   // The piece of `region` at [start, end).
   static Region Cut(const Region& region, uint64_t start, uint64_t end);
   static Older Cut(const Older& older, AddressRange range);
+  void DropAliases(AddressRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  void MoveAliases(AddressRange from, uint64_t to) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void Insert(const Region& region) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Removes what is in `range` now and returns it.
   std::vector<Region> Extract(AddressRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
@@ -159,6 +168,7 @@ class AddressSpace {
   std::vector<AddressRange> recent_ ABSL_GUARDED_BY(lock_);
   // Of those, against which an UNMAP was read, but where the kernel had memory.
   std::vector<AddressRange> kept_ ABSL_GUARDED_BY(lock_);
+  std::vector<Region> aliases_ ABSL_GUARDED_BY(lock_);
   std::vector<AddressRange> undeclared_ ABSL_GUARDED_BY(lock_);
   bool aliased_ ABSL_GUARDED_BY(lock_) = false;
   mutable std::atomic<bool> settled_ = false;

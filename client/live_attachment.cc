@@ -98,26 +98,29 @@ absl::Status LiveAttachment::Start() {
   }
   if (!status.ok()) return status;
   TickLater(kTick);
-  if (options_.drain) {
-    auto drainer = std::make_shared<Drainer>(memory_, fetcher_, source_->max_fetch(),
-                                             [self](uint64_t left) { self->OnDrained(left); });
-    environment_.timers->After(SteadyClock::duration(0), [drainer] { drainer->Run(); });
-  }
   return absl::OkStatus();
 }
 
-void LiveAttachment::StartForked(pid_t parent_pid) {
-  if (parent_pid != 0) {
-    for (const VmArea& area : ReadSmaps(parent_pid)) {
-      if (!area.wipe_on_fork) continue;
-      ExclusiveLock lock(memory_->space.map_changing_lock());
-      memory_->space.Forget(area.range);
-    }
-  }
+void LiveAttachment::StartDrain() {
+  if (!options_.drain) return;
+  auto drainer = std::make_shared<Drainer>(
+      memory_, fetcher_, source_->max_fetch(),
+      [self = shared_from_this()](uint64_t left) { self->OnDrained(left); });
+  environment_.timers->After(SteadyClock::duration(0), [drainer] { drainer->Run(); });
+}
+
+void LiveAttachment::StartForked() {
   if (closed_) return;
   if (absl::Status status = Start(); !status.ok()) {
     Kill(absl::StrCat(Name(), ": cannot be served: ", status.ToString()));
+    return;
   }
+  // Before its memory was looked at, nothing must be filled that the fork may have wiped.
+  if (!CanBeIdentified()) StartDrain();
+}
+
+bool LiveAttachment::CanBeIdentified() const {
+  return same_pids_ && (memory_->uffd->features() & uapi::kFeatureThreadId) != 0;
 }
 
 void LiveAttachment::Close() {
@@ -188,7 +191,9 @@ std::vector<PageRange> LiveAttachment::AbsentPages() const {
       PageRange rest = part.pages();
       while (!rest.empty()) {
         const PageCount run = memory_->table->RunOfSameState(rest);
-        if (memory_->table->Get(rest.first) == PageState::kAbsent) {
+        // Shared memory has one state for all clones, but each has to be poisoned by itself.
+        const PageState state = memory_->table->Get(rest.first);
+        if (state == PageState::kAbsent || (part.shared && state == PageState::kPoisoned)) {
           absent.push_back({rest.first, run});
         }
         rest = PageRange::Between(rest.first + run, rest.end());
@@ -300,24 +305,40 @@ void LiveAttachment::OnFork(std::shared_ptr<PagedMemory> memory) {
   environment_.on_fork(*this, std::move(memory));
 }
 
-void LiveAttachment::OnThread(pid_t thread) {
-  if (pid_ != 0 || !same_pids_ || identifying_.exchange(true)) return;
-  environment_.timers->After(SteadyClock::duration(0), [weak = weak_from_this(), thread] {
-    if (const auto self = weak.lock(); self != nullptr) self->Identify(thread);
-  });
+bool LiveAttachment::KnowsProcess(pid_t thread) {
+  if (pid_ != 0 || identified_ || !CanBeIdentified()) return true;
+  if (!identifying_.exchange(true)) {
+    // Not here: it reads files.
+    environment_.timers->After(SteadyClock::duration(0), [weak = weak_from_this(), thread] {
+      if (const auto self = weak.lock(); self != nullptr) self->Identify(thread);
+    });
+  }
+  return false;
 }
 
 void LiveAttachment::Identify(pid_t thread) {
   const pid_t pid = ProcessOfThread(thread);
-  if (pid == 0) return;
-  UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-  if (!pidfd) return;
   const auto self = shared_from_this();
-  MutexLock lock(mu_);
-  if (closed_) return;
-  pidfd_ = std::move(pidfd);
-  pid_ = pid;
-  environment_.loop->Add(pidfd_.get(), [self] { self->Gone(); }).IgnoreError();
+  if (pid != 0) {
+    for (const VmArea& area : ReadSmaps(pid)) {
+      if (!area.wipe_on_fork) continue;
+      ExclusiveLock lock(memory_->space.map_changing_lock());
+      memory_->space.Forget(area.range);
+    }
+    UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+    MutexLock lock(mu_);
+    if (closed_) return;
+    pid_ = pid;
+    if (pidfd) {
+      pidfd_ = std::move(pidfd);
+      environment_.loop->Add(pidfd_.get(), [self] { self->Gone(); }).IgnoreError();
+    }
+  }
+  identified_ = true;
+  StartDrain();
+  environment_.loop->Post([self] {
+    if (!self->closed_) self->OnReadable();
+  });
 }
 
 std::vector<AddressRange> LiveAttachment::MappedParts(AddressRange range) {

@@ -51,11 +51,12 @@ class LiveAttachment final : public Target,
                  std::shared_ptr<PageSource> source, std::shared_ptr<PagedMemory> memory,
                  const Environment& environment);
 
-  // Starts serving, and the drain if that was asked for.
-  absl::Status Start();
-  // Starts serving a forked child of `parent_pid` (0: not known), after a look at which of its
-  // memory was wiped by the fork. The event does not tell, and nobody but the parent's flags does.
-  void StartForked(pid_t parent_pid);
+  absl::Status Start();  // serving
+  // Starts the drain, if that was asked for. The memory is registered by now: what is not cannot
+  // be filled, and the drain would leave it out.
+  void StartDrain();
+  // Starts serving a forked child.
+  void StartForked();
   // Ends it, without a look at pages that are not filled. Safe to call twice.
   void Close();
 
@@ -76,7 +77,7 @@ class LiveAttachment final : public Target,
   bool Kill(const std::string& reason) override;
   void Gone() override;
   void OnFork(std::shared_ptr<PagedMemory> memory) override;
-  void OnThread(pid_t thread) override;
+  bool KnowsProcess(pid_t thread) override;
   std::vector<AddressRange> MappedParts(AddressRange range) override;
 
  private:
@@ -87,7 +88,10 @@ class LiveAttachment final : public Target,
   void Tick();
   void TickLater(SteadyClock::duration delay);
   void Watch();
+  // A forked child whose first fault tells which process it is: notes that, and which of its memory
+  // was wiped by the fork (MADV_WIPEONFORK), which no event tells.
   void Identify(pid_t thread);
+  bool CanBeIdentified() const;
   std::vector<PageRange> AbsentPages() const;
   void OnDrained(uint64_t left);
 
@@ -102,6 +106,7 @@ class LiveAttachment final : public Target,
   FaultReader reader_;
   std::atomic<pid_t> pid_;
   std::atomic<bool> identifying_ = false;
+  std::atomic<bool> identified_ = false;  // or cannot be
   std::atomic<bool> killed_ = false;
   std::atomic<bool> gone_ = false;
   std::atomic<bool> closed_ = false;

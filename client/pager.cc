@@ -141,6 +141,7 @@ class PagerOnThreads final : public Pager {
       attachment->Close();
       return status;
     }
+    attachment->StartDrain();
     LogInfo(absl::StrCat(attachment->Name(), ": began, ", request.mappings.size(), " mappings, ",
                          attachment->Stats().tracked_pages, " pages",
                          serial_ ? ", one thread" : ""));
@@ -232,9 +233,7 @@ class PagerOnThreads final : public Pager {
       child =
           Add(std::move(process), parent.options(), parent.source(), std::move(memory), nullptr);
     }
-    // Not here: it reads files, and the parent's faults wait.
-    timers_.After(SteadyClock::duration(0),
-                  [child, parent_pid = parent.pid()] { child->StartForked(parent_pid); });
+    child->StartForked();
     LogDebug(absl::StrCat(child->Name(), ": began"));
   }
 

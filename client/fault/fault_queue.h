@@ -2,10 +2,11 @@
 #ifndef FAULTLINE_CLIENT_FAULT_FAULT_QUEUE_H_
 #define FAULTLINE_CLIENT_FAULT_FAULT_QUEUE_H_
 
+#include <absl/container/inlined_vector.h>
+
 #include <atomic>
 #include <cstdint>
 #include <map>
-#include <optional>
 
 #include "client/timers.h"
 #include "proto/mutex.h"
@@ -32,22 +33,33 @@ class FaultQueue {
     return first;
   }
 
-  // Takes out the entries of `pages`; returns since when the oldest of them waits, if there is one.
-  std::optional<SteadyClock::time_point> Take(PageRange pages) {
-    if (size() == 0) return std::nullopt;
+  // An entry that was taken out: the page, and since when a thread waits for it.
+  struct Waiting {
+    PageIndex page;
+    SteadyClock::time_point since;
+  };
+  using Taken = absl::InlinedVector<Waiting, 4>;
+
+  // Takes out the entries of `pages`, ascending.
+  Taken Take(PageRange pages) {
+    Taken taken;
+    if (size() == 0) return taken;
     MutexLock lock(mu_);
-    std::optional<SteadyClock::time_point> oldest;
     auto it = since_.lower_bound(pages.first);
     while (it != since_.end() && it->first < pages.end()) {
-      if (!oldest || it->second < *oldest) oldest = it->second;
+      taken.push_back({it->first, it->second});
       it = since_.erase(it);
     }
     size_.store(since_.size(), std::memory_order_relaxed);
-    return oldest;
+    return taken;
   }
 
-  // Puts back what Take() has returned, because the fill has to be tried again.
-  void PutBack(PageIndex page, SteadyClock::time_point since) { Join(page, since); }
+  // Puts back those of `taken` that are at or behind `first`, because they have to be tried again.
+  void PutBack(const Taken& taken, PageIndex first) {
+    for (const Waiting& waiting : taken) {
+      if (waiting.page >= first) Join(waiting.page, waiting.since);
+    }
+  }
 
   size_t size() const { return size_.load(std::memory_order_relaxed); }
 

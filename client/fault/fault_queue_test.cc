@@ -18,14 +18,18 @@ TEST(FaultQueue, SecondFaultOnSamePageJoinsTheFirst) {
   EXPECT_EQ(queue.size(), 2u);
 }
 
-TEST(FaultQueue, TakeReturnsSinceWhenTheOldestWaitsAndForgetsThem) {
+TEST(FaultQueue, TakeReturnsWhoWaitsAndSinceWhenAndForgetsThem) {
   FaultQueue queue;
   queue.Join(PageIndex(7), At(5));
   queue.Join(PageIndex(8), At(3));
   queue.Join(PageIndex(20), At(1));
-  EXPECT_EQ(queue.Take({PageIndex(0), PageCount(10)}), At(3));
+  const FaultQueue::Taken taken = queue.Take({PageIndex(0), PageCount(10)});
+  ASSERT_EQ(taken.size(), 2u);
+  EXPECT_EQ(taken[0].page, PageIndex(7));
+  EXPECT_EQ(taken[0].since, At(5));
+  EXPECT_EQ(taken[1].page, PageIndex(8));
   EXPECT_EQ(queue.size(), 1u);
-  EXPECT_EQ(queue.Take({PageIndex(0), PageCount(10)}), std::nullopt);
+  EXPECT_TRUE(queue.Take({PageIndex(0), PageCount(10)}).empty());
 }
 
 TEST(FaultQueue, AFaultAfterTheEntryWasTakenHasToBeFetchedAgain) {
@@ -35,11 +39,14 @@ TEST(FaultQueue, AFaultAfterTheEntryWasTakenHasToBeFetchedAgain) {
   EXPECT_TRUE(queue.Join(PageIndex(7), At(2)));
 }
 
-TEST(FaultQueue, WhatIsPutBackKeepsItsTime) {
+TEST(FaultQueue, WhatIsPutBackKeepsItsTimeAndWhatWasServedStaysOut) {
   FaultQueue queue;
-  queue.PutBack(PageIndex(7), At(1));
-  EXPECT_FALSE(queue.Join(PageIndex(7), At(9)));
-  EXPECT_EQ(queue.Take(PageRange::Single(PageIndex(7))), At(1));
+  for (int page : {6, 7, 8}) queue.Join(PageIndex(static_cast<uint64_t>(page)), At(page));
+  queue.PutBack(queue.Take({PageIndex(6), PageCount(3)}), PageIndex(7));
+  EXPECT_EQ(queue.size(), 2u);
+  EXPECT_FALSE(queue.Join(PageIndex(7), At(19)));
+  EXPECT_FALSE(queue.Join(PageIndex(8), At(19)));
+  EXPECT_EQ(queue.Take(PageRange::Single(PageIndex(7)))[0].since, At(7));
 }
 
 }  // namespace

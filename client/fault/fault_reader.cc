@@ -132,21 +132,27 @@ void FaultReader::Apply(const RemapEvent& event) {
 }
 
 void FaultReader::Apply(const RemoveEvent& event) {
+  memory_->space.ForEachPart(event.range,
+                             [this](const AddressSpace::Part& part) { Discard(part); });
+  for (const AddressSpace::Part& alias : memory_->space.aliases()) {
+    if (alias.range.Overlaps(event.range)) Discard(AddressSpace::Cut(alias, event.range));
+  }
+}
+
+void FaultReader::Discard(const AddressSpace::Part& part) {
   PageTable& table = *memory_->table;
-  memory_->space.ForEachPart(event.range, [&](const AddressSpace::Part& part) {
-    if (!part.shared || shared_discard_ == SharedDiscard::kZero) {
-      table.SetAll(part.pages(), PageState::kZero);
-      return;
-    }
-    // The event does not tell MADV_DONTNEED, after which shared memory keeps its pages, from
-    // MADV_REMOVE, which punches a hole. A shared page that was filled and is missing afterwards
-    // was punched, so it is zero; one that never was filled is still at the source.
-    for (PageRange rest = part.pages(); !rest.empty();) {
-      const PageRange run{rest.first, table.RunOfSameState(rest)};
-      if (table.Get(run.first) != PageState::kAbsent) table.SetAll(run, PageState::kZero);
-      rest = PageRange::Between(run.end(), rest.end());
-    }
-  });
+  if (!part.shared || shared_discard_ == SharedDiscard::kZero) {
+    table.SetAll(part.pages(), PageState::kZero);
+    return;
+  }
+  // The event does not tell MADV_DONTNEED, after which shared memory keeps its pages, from
+  // MADV_REMOVE, which punches a hole. A shared page that was filled and is missing afterwards was
+  // punched, so it is zero; one that never was filled is still at the source.
+  for (PageRange rest = part.pages(); !rest.empty();) {
+    const PageRange run{rest.first, table.RunOfSameState(rest)};
+    if (table.Get(run.first) != PageState::kAbsent) table.SetAll(run, PageState::kZero);
+    rest = PageRange::Between(run.end(), rest.end());
+  }
 }
 
 void FaultReader::Apply(const UnmapEvent& event) {
@@ -177,6 +183,7 @@ void FaultReader::WakeAll(AddressRange range) {
 
 void FaultReader::Resolve() {
   if (faults_.empty()) return;
+  if (last_thread_ != 0 && !host_->KnowsProcess(last_thread_)) return;  // they are kept
   FaultCounters& counters = memory_->counters;
   counters.faults.fetch_add(faults_.size(), std::memory_order_relaxed);
   const SteadyClock::time_point now = SteadyClock::now();
@@ -196,7 +203,6 @@ void FaultReader::Resolve() {
     }
   }
   faults_.clear();
-  if (last_thread_ != 0) host_->OnThread(last_thread_);
   for (uint64_t address : strays) {
     Count(counters.stray_faults);
     fetcher_->Stray(address);

@@ -22,8 +22,9 @@ class ReaderHost {
   // A child was forked; `memory` is its own from here on. Its process runs only once this has
   // returned. Not called with any lock held.
   virtual void OnFork(std::shared_ptr<PagedMemory> memory) = 0;
-  // The target's thread `thread` has faulted.
-  virtual void OnThread(pid_t thread) = 0;
+  // The target's thread `thread` has faulted. False where faults have to wait until the process
+  // that it belongs to was looked at: then Drain() is to be called again.
+  virtual bool KnowsProcess(pid_t thread) = 0;
   // The parts of `range` at which the target has memory now; all of it where that cannot be told.
   // Called with the map-changing lock held.
   virtual std::vector<AddressRange> MappedParts(AddressRange range) = 0;
@@ -60,6 +61,8 @@ class FaultReader {
   void Apply(const RemoveEvent& event)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(memory_->space.map_changing_lock());
   void Apply(const UnmapEvent& event)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(memory_->space.map_changing_lock());
+  void Discard(const AddressSpace::Part& part)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(memory_->space.map_changing_lock());
   void NoteEvent(const char* name, AddressRange range);
   void WakeAll(AddressRange range);

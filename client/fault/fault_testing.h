@@ -51,14 +51,13 @@ struct FakeMemory {
 class FakeHost final : public ReaderHost {
  public:
   void OnFork(std::shared_ptr<PagedMemory> memory) override { children.push_back(memory); }
-  void OnThread(pid_t thread) override { threads.push_back(thread); }
+  bool KnowsProcess(pid_t) override { return true; }
   std::vector<AddressRange> MappedParts(AddressRange range) override {
     asked.push_back(range);
     return mapped;
   }
 
   std::vector<std::shared_ptr<PagedMemory>> children;
-  std::vector<pid_t> threads;
   std::vector<AddressRange> asked, mapped;
 };
 

@@ -61,9 +61,9 @@ FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* ste
   run.count = discarded ? PageCount(1) : memory_->table->RunOfSameState(run);
 
   // Before the ioctl ("take_before_fill"; see FaultQueue).
-  const std::optional<SteadyClock::time_point> since = memory_->queue.Take(run);
+  const FaultQueue::Taken waiting = memory_->queue.Take(run);
   if (discarded) {
-    if (!since) {
+    if (waiting.empty()) {
       step->passed = run.count;
       return FillEnd::kDone;
     }
@@ -72,15 +72,16 @@ FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* ste
   const AddressRange range{located->address, run.size_bytes()};
   const FillResult result = Call(op, range, bytes);
   step->filled = PageCount(std::min(result.bytes_done, range.length) / kPageSize);
-  Commit({run.first, step->filled}, op, since.has_value());
+  Commit({run.first, step->filled}, op, !waiting.empty());
   const FillEnd end = Judge(result, range, run.first + step->filled, step);
-  if (!since) return end;
-  if (step->filled + step->passed < run.count && end != FillEnd::kTargetGone) {
-    // Whose page it was is not known any more; the rest of the run is still to be filled.
-    memory_->queue.PutBack(run.first + step->filled + step->passed, *since);
-  } else if (end == FillEnd::kDone && op != Op::kPoison) {
+  const PageIndex reached = run.first + step->filled + step->passed;
+  WakeAliases(PageRange::Between(run.first, reached));
+  if (end != FillEnd::kTargetGone) memory_->queue.PutBack(waiting, reached);
+  if (op == Op::kPoison) return end;
+  for (const FaultQueue::Waiting& served : waiting) {
+    if (served.page >= reached) break;
     memory_->counters.fault_latency.Record(
-        static_cast<uint64_t>(std::chrono::nanoseconds(SteadyClock::now() - *since).count()));
+        static_cast<uint64_t>(std::chrono::nanoseconds(SteadyClock::now() - served.since).count()));
   }
   return end;
 }
@@ -160,6 +161,16 @@ FillEnd Filler::Judge(FillResult result, AddressRange range, std::optional<PageI
       Count(counters.other_errors);
       step->error = result.error;
       return FillEnd::kFailed;
+  }
+}
+
+void Filler::WakeAliases(PageRange pages) {
+  for (const AddressSpace::Part& alias : memory_->space.aliases()) {
+    const PageRange part = alias.pages().Intersect(pages);
+    if (part.empty()) continue;
+    Count(memory_->counters.wakes);
+    memory_->uffd->Wake(
+        {alias.range.start + (part.first - alias.first).in_bytes(), part.size_bytes()});
   }
 }
 

@@ -123,6 +123,19 @@ TEST_F(FillerTest, EagainWithoutProgressIsLeftForLaterAndTheFaultStaysQueued) {
   EXPECT_EQ(kernel_->PageAt(kBase), "");
 }
 
+TEST_F(FillerTest, EveryFaultOfARunThatWasHeldOffIsServedThoughItsPagesWereDiscardedMeanwhile) {
+  memory_->queue.Join(PageIndex(0), SteadyClock::now());
+  memory_->queue.Join(PageIndex(1), SteadyClock::now());
+  kernel_->QueueResult({EAGAIN, 0});
+  filler_.Fill(Pages(0, 2), AsBytes(volume_));
+  EXPECT_EQ(memory_->queue.size(), 2u);
+  memory_->table->SetAll(Pages(0, 2), PageState::kZero);
+  filler_.Fill(Pages(0, 2), AsBytes(volume_));
+  EXPECT_EQ(memory_->queue.size(), 0u);
+  EXPECT_EQ(kernel_->PageAt(kBase), std::string(kPageSize, '\0'));
+  EXPECT_EQ(kernel_->PageAt(kBase + kPageSize), std::string(kPageSize, '\0'));
+}
+
 TEST_F(FillerTest, APageThatIsThereAlreadyIsNotWrittenButWoken) {
   kernel_->SetPage(kBase + kPageSize, "the target's own");
   const FillReport report = filler_.Fill(Pages(0, 3), AsBytes(volume_));
