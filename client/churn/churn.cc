@@ -237,6 +237,7 @@ nlohmann::ordered_json Churn::Result() const {
           {"children_total", tally.children.load()},
           {"children_killed_total", tally.children_killed.load()},
           {"children_executed_total", tally.children_executed.load()},
+          {"children_raced_total", tally.children_raced.load()},
           {"children_failed_total", tally.children_failed.load()},
           {"child_operations_total", tally.child_operations.load()},
           {"child_checked_pages_total", tally.child_checked_pages.load()}};

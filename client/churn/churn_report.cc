@@ -56,7 +56,9 @@ std::string FormatTarget(const ordered_json& target) {
   return absl::StrFormat(
       "operations    %d in %.1f s (%.0f/s), %d in forked children; %d generations of memory\n"
       "checked       %d pages, %d bytes (%d pages in children)\n"
-      "children      %d, %d killed, %d executed another program, %d ended badly\n"
+      "children      %d, %d killed, %d executed another program, %d forked in the middle of "
+      "another "
+      "thread's move, %d ended badly\n"
       "worst         %s, %.1f us\n"
       "WRONG BYTES   %d in %d pages\n"
       "HANGS         %d\n",
@@ -65,10 +67,10 @@ std::string FormatTarget(const ordered_json& target) {
       Count(target, "generations_total"), Count(target, "checked_pages_total"),
       Count(target, "checked_bytes_total"), Count(target, "child_checked_pages_total"),
       Count(target, "children_total"), Count(target, "children_killed_total"),
-      Count(target, "children_executed_total"), Count(target, "children_failed_total"),
-      target.value("worst_operation", "-"), target.value("worst_us", 0.0),
-      Count(target, "wrong_bytes_total"), Count(target, "wrong_pages_total"),
-      Count(target, "hangs_total"));
+      Count(target, "children_executed_total"), Count(target, "children_raced_total"),
+      Count(target, "children_failed_total"), target.value("worst_operation", "-"),
+      target.value("worst_us", 0.0), Count(target, "wrong_bytes_total"),
+      Count(target, "wrong_pages_total"), Count(target, "hangs_total"));
 }
 
 }  // namespace

@@ -67,6 +67,7 @@ struct Tally {
   std::atomic<uint64_t> children = 0;
   std::atomic<uint64_t> children_killed = 0;
   std::atomic<uint64_t> children_executed = 0;
+  std::atomic<uint64_t> children_raced = 0;   // forked while another thread was moving memory
   std::atomic<uint64_t> children_failed = 0;  // that ended by a signal not ours
 
   // No operation begins any more.

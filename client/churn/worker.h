@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "client/churn/fork_race.h"
 #include "client/churn/operation.h"
 #include "client/churn/pattern.h"
 #include "client/churn/slot.h"
@@ -38,6 +39,7 @@ struct Company {
   int memfd = -1;          // of the memory, where it has one; borrowed
   std::atomic<bool> time_is_up = false;
   VacatedAddresses vacated;
+  ForkRace fork_race;
   // Held shared during each operation, and exclusively to find all threads between two of them.
   SharedMutex quiet;
   std::vector<Worker*> workers;
@@ -129,6 +131,8 @@ class Worker {
   [[noreturn]] void RunChild(Operation operation, const ForkPlan& plan, Progress* progress);
   void BecomeChild(Progress* progress);
   void CheckAllWorkers();
+  // Checks what another thread was moving to `to` at the moment of the fork.
+  void CheckRaced(Slot slot, uint64_t to);
   Child* FreeChild();
   // Waits for its end. A child must end well, unless it was killed.
   void Reap(Child* child);

@@ -2,6 +2,7 @@
 //
 // Worker's children. A child is a copy of one thread of a process with many: it calls nothing that
 // allocates, and takes no lock that another thread may have had when it was forked.
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -25,8 +26,41 @@ constexpr uint32_t kSampledPages = 4;
 
 constexpr useconds_t kPauseMicros = 200;
 
+// Within it the mremap of the other thread gets to its lock, and lets go of it.
+constexpr uint64_t kMaxForkDelayNanos = 30'000;
+
 constexpr int kChildOk = 0;
 constexpr int kChildFoundWrong = 1;
+
+// Whether this process may read and write at `address`. Async-signal-safe.
+bool IsWritable(uint64_t address) {
+  const UniqueFd maps(open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
+  // Of each line, as "7f5c8000-7f5c9000 rw-p ...", the digits before "-", those after, and what
+  // follows.
+  enum { kStart, kEnd, kPermissions, kRest } part = kStart;
+  uint64_t start = 0, end = 0;
+  char bytes[4096];
+  for (ssize_t n; (n = read(maps.get(), bytes, sizeof bytes)) > 0;) {
+    for (ssize_t i = 0; i < n; ++i) {
+      const char c = bytes[i];
+      if (c == '\n') {
+        part = kStart;
+        start = end = 0;
+      } else if (part == kStart && c == '-') {
+        part = kEnd;
+      } else if (part == kEnd && c == ' ') {
+        part = kPermissions;
+      } else if (part == kPermissions) {
+        if (c == 'w' && start <= address && address < end) return true;
+        if (c == ' ') part = kRest;
+      } else if (part != kRest) {
+        uint64_t& number = part == kStart ? start : end;
+        number = number << 4 | static_cast<uint64_t>(c <= '9' ? c - '0' : c - 'a' + 10);
+      }
+    }
+  }
+  return false;
+}
 
 }  // namespace
 
@@ -35,6 +69,8 @@ struct Worker::ForkPlan {
   // Its memory is what the parent has, too, so the parent waits.
   bool parent_waits = false;
   uint64_t operations = 0;
+  // Another thread is moving memory.
+  bool raced = false;
 };
 
 Worker::Child* Worker::FreeChild() {
@@ -60,7 +96,16 @@ void Worker::Fork(Operation operation, Slot& slot) {
   } else {
     child->progress = progress_;
   }
+  // What is shared the other thread would go on changing.
+  plan.raced = operation == Operation::kFork && depth_ == 0 && random_.OneIn(2) &&
+               company_->memory == MemoryKind::kAnon && company_->fork_race.BeginFork();
+  if (plan.raced) {
+    const uint64_t fork_at = NowNanos() + random_.Below(kMaxForkDelayNanos);
+    while (NowNanos() < fork_at) {
+    }
+  }
   child->pid = ForkChild(operation, plan, child);
+  if (plan.raced) company_->fork_race.EndFork();
   Note(operation, slot, {0, 0}, child->pid > 0);
   if (child->pid <= 0) {
     child->pid = 0;
@@ -105,6 +150,8 @@ void Worker::BecomeChild(Progress* progress) {
     for (size_t i = worker->slots_.size(); i-- > 0;) {
       Slot& slot = worker->slots_[i];
       if (slot.advice == Slot::ForkAdvice::kDontFork) {
+        // Nothing is there in the child: a good place to move to, and to grow over.
+        vacated_in_child_.Publish(slot.address);
         worker->Forget(slot);
       } else if (slot.advice == Slot::ForkAdvice::kWipe) {
         for (PageShadow& shadow : slot.shadows) shadow.Discard();
@@ -122,8 +169,20 @@ void Worker::CheckAllWorkers() {
   }
 }
 
+void Worker::CheckRaced(Slot slot, uint64_t to) {
+  if (slot.advice == Slot::ForkAdvice::kDontFork) return;
+  if (slot.advice == Slot::ForkAdvice::kWipe) {
+    for (PageShadow& shadow : slot.shadows) shadow.Discard();
+  }
+  // Where it came from may be another's by now, but nobody else touches where it goes to.
+  if (IsWritable(to)) slot.address = to;
+  CheckSome(Operation::kMove, slot, 2 * kSampledPages);
+}
+
 void Worker::RunChild(Operation operation, const ForkPlan& plan, Progress* progress) {
   const uint64_t wrong_before = tally_->wrong_pages.load(std::memory_order_relaxed);
+  Slot moving;  // as it is before BecomeChild() changes it
+  if (plan.raced) moving = *company_->fork_race.move().slot;
   BecomeChild(progress);
   random_ = Random({company_->seed, thread_, number_, depth_, 1});
   if (plan.end == ForkPlan::End::kExec) {
@@ -133,6 +192,10 @@ void Worker::RunChild(Operation operation, const ForkPlan& plan, Progress* progr
     _exit(kChildFoundWrong);
   }
   if (operation == Operation::kForkAll) CheckAllWorkers();
+  if (plan.raced) {
+    tally_->children_raced.fetch_add(1, std::memory_order_relaxed);
+    CheckRaced(moving, company_->fork_race.move().to);
+  }
   for (uint32_t i = 0; i < kSampledSlots && !slots_.empty(); ++i) {
     CheckSome(operation, slots_[random_.Below(slots_.size())], kSampledPages);
   }

@@ -38,6 +38,8 @@ void Worker::Forget(Slot& slot) {
 // A reservation whose mremap was refused stays where it is: by then it may be gone and its
 // addresses another thread's, and there is no call that unmaps only what is ours.
 bool Worker::MoveTo(Operation operation, Slot& slot, uint64_t to) {
+  const bool raced =
+      operation == Operation::kMove && depth_ == 0 && company_->fork_race.BeginMove(slot, to);
   vacated_->Publish(slot.address);
   const bool done = Timed(operation, slot.address, [&] {
                       return mremap(At(slot.address), slot.bytes(), slot.bytes(),
@@ -45,6 +47,7 @@ bool Worker::MoveTo(Operation operation, Slot& slot, uint64_t to) {
                                  ? -1
                                  : 0;
                     }) == 0;
+  if (raced) company_->fork_race.EndMove();
   if (done) slot.address = to;
   Note(operation, slot, {0, slot.pages}, done);
   return done;
