@@ -28,6 +28,24 @@ void Subtract(AddressRange range, std::vector<AddressRange>* ranges) {
   *ranges = std::move(left);
 }
 
+// Adds to `missing` the parts of `range` that `is_there` denies, which is asked about ranges that
+// may be there in part.
+void FindMissing(AddressRange range, absl::FunctionRef<bool(AddressRange)> is_there,
+                 std::vector<AddressRange>* missing) {
+  if (is_there(range)) return;
+  const auto page_is_there = [&](uint64_t address) { return is_there({address, kPageSize}); };
+  const uint64_t half = range.length / kPageSize / 2 * kPageSize;
+  // Its ends and its middle stand for a range that is missing: or each page would have to be asked
+  // for.
+  if (!page_is_there(range.start) && !page_is_there(range.start + half) &&
+      !page_is_there(range.end() - kPageSize)) {
+    missing->push_back(range);
+  } else {
+    FindMissing({range.start, half}, is_there, missing);
+    FindMissing({range.start + half, range.length - half}, is_there, missing);
+  }
+}
+
 }  // namespace
 
 AddressSpace::AddressSpace(const std::vector<Mapping>& mappings) {
@@ -42,6 +60,11 @@ AddressSpace::AddressSpace(ForkOf, const AddressSpace& parent) {
   ExclusiveLock lock(lock_);
   by_address_ = parent.by_address_;
   by_page_ = parent.by_page_;
+  for (const Older& older : parent.older_) {
+    if (older.region) older_.push_back(older);  // its leaving is yet to be told
+  }
+  recent_ = parent.recent_;
+  departed_ = parent.departed_;
   aliases_ = parent.aliases_;
   undeclared_ = parent.undeclared_;
   aliased_ = parent.aliased_;
@@ -132,6 +155,11 @@ std::vector<AddressSpace::Region> AddressSpace::Extract(AddressRange range) {
   return inside;
 }
 
+bool AddressSpace::HasPageIn(PageRange pages) const {
+  const std::optional<PageRange> next = NextPages(pages.first);
+  return next && next->first < pages.end();
+}
+
 void AddressSpace::SetUndeclared(std::vector<AddressRange> ranges) {
   undeclared_ = std::move(ranges);
 }
@@ -190,8 +218,8 @@ void AddressSpace::Unmap(AddressRange range, MappedParts mapped_parts) {
   for (AddressRange piece : rest) {
     // What was moved here moments ago is in doubt, the rest is not.
     std::vector<AddressRange> sure = {piece};
-    for (AddressRange recent : recent_) {
-      const AddressRange doubtful = Intersection(piece, recent);
+    for (const Move& recent : recent_) {
+      const AddressRange doubtful = Intersection(piece, recent.to);
       if (doubtful.length == 0 || !HasRegionIn(doubtful)) continue;
       Subtract(doubtful, &sure);
       std::vector<AddressRange> gone = {doubtful};
@@ -202,7 +230,9 @@ void AddressSpace::Unmap(AddressRange range, MappedParts mapped_parts) {
       // It was unmapped, or has moved on: then a REMAP is to come for it.
       for (AddressRange part : gone) SetAside(part);
     }
-    for (AddressRange part : sure) Extract(part);
+    for (AddressRange part : sure) {
+      for (const Region& region : Extract(part)) departed_.push_back(region);
+    }
   }
 }
 
@@ -274,7 +304,7 @@ bool AddressSpace::Remap(uint64_t from, uint64_t to, uint64_t length) {
     region.range.start = region.range.start - from + to;
     Insert(region);
   }
-  recent_.push_back({to, length});
+  recent_.push_back({from, {to, length}});
   return displaced;
 }
 
@@ -288,12 +318,80 @@ void AddressSpace::NoteSettled() const {
   if (unsettled()) settled_.store(true, std::memory_order_relaxed);
 }
 
-void AddressSpace::Settle() {
+bool AddressSpace::Settle() {
   // Guarded by the lock in effect: it is set under the shared side, and read here.
-  if (!settled_.exchange(false, std::memory_order_relaxed)) return;
+  if (!settled_.exchange(false, std::memory_order_relaxed)) return false;
   older_.clear();
   recent_.clear();
+  departed_.clear();
   kept_.clear();
+  awaited_ = false;
+  return true;
+}
+
+void AddressSpace::Restore(const std::vector<Region>& regions) {
+  for (const Region& region : regions) {
+    if (!HasRegionIn(region.range) && !HasPageIn(region.pages())) {
+      Insert(region);
+    }
+  }
+}
+
+void AddressSpace::MatchFork(IsRegistered is_registered) {
+  const auto has_memory = [&](AddressRange range) { return is_registered(range).value_or(true); };
+  std::vector<AddressRange> ranges, missing;
+  for (const auto& [start, region] : by_address_) ranges.push_back(region.range);
+  for (AddressRange range : ranges) FindMissing(range, has_memory, &missing);
+  for (AddressRange range : missing) SetAside(range);
+  // Moved after the fork: it still is where it was.
+  for (auto move = recent_.rbegin(); move != recent_.rend(); ++move) {
+    if (!has_memory({move->from, move->to.length})) continue;
+    std::vector<Region> back;
+    TakeOlder(
+        move->to, [](const Older& older) { return older.region.has_value(); },
+        [&](const Older& older) { back.push_back(*older.region); });
+    for (Region& region : back) {
+      region.range.start = region.range.start - move->to.start + move->from;
+    }
+    Restore(back);
+  }
+  // Unmapped after the fork.
+  std::vector<Region> still_there;
+  for (const Region& region : departed_) {
+    if (has_memory(region.range)) still_there.push_back(region);
+  }
+  Restore(still_there);
+  recent_.clear();
+  departed_.clear();
+}
+
+void AddressSpace::FollowParent(uint64_t from, uint64_t to, uint64_t length,
+                                IsRegistered is_registered) {
+  std::vector<Region> moved;
+  TakeOlder(
+      {from, length}, [](const Older& older) { return older.region.has_value(); },
+      [&](const Older& older) { moved.push_back(*older.region); });
+  if (!moved.empty()) {
+    // It was here before the fork, so what was at these addresses before it has left by then, too,
+    // whether its parent's event for that is yet to come or was read already.
+    SetAside({to, length});
+    for (Region& region : moved) region.range.start = region.range.start - from + to;
+    Restore(moved);
+    for (const Move& left : std::exchange(recent_, {})) {
+      if (left.from < to + length && to < left.from + left.to.length) {
+        FollowParent(left.from, left.to.start, left.to.length, is_registered);
+      } else {
+        recent_.push_back(left);
+      }
+    }
+  } else if (length > 0 && !HasRegionIn({to, length}) && is_registered({to, length}) == true) {
+    // Moved before the fork, and something else is there now, or it was MREMAP_DONTUNMAP.
+    moved = Extract({from, length});
+    for (Region& region : moved) region.range.start = region.range.start - from + to;
+    Restore(moved);
+  } else {
+    recent_.push_back({from, {to, length}});
+  }
 }
 
 std::vector<AddressRange> AddressSpace::Ranges() const {

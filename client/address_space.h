@@ -48,7 +48,7 @@ namespace faultline {
 class AddressSpace {
  public:
   explicit AddressSpace(const std::vector<Mapping>& mappings);
-  // That of a forked child: a copy. The child is owed none of the events that its parent is.
+  // That of a forked child: a copy, to be corrected by MatchFork().
   enum class ForkOf { kParent };
   AddressSpace(ForkOf, const AddressSpace& parent) ABSL_SHARED_LOCKS_REQUIRED(parent.lock_);
   AddressSpace(const AddressSpace&) = delete;
@@ -111,15 +111,29 @@ class AddressSpace {
   // Drops `range` for good, at all ages.
   void Forget(AddressRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
 
+  // As Uffd::IsRegistered(), of the child's.
+  using IsRegistered = absl::FunctionRef<std::optional<bool>(AddressRange range)>;
+  // The fork is one more change whose event may be read before or after those of others. So the
+  // copy may have memory where the child has none, which had left before the fork, and lack what
+  // left only after it. `is_registered` asks the kernel about an address of the child, whose
+  // process does not run yet: what has come or gone at the wrong side of the fork is put back or
+  // set aside.
+  void MatchFork(IsRegistered is_registered) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // The parent has read a REMAP after the fork: what was set aside from there has moved before it.
+  void FollowParent(uint64_t from, uint64_t to, uint64_t length, IsRegistered is_registered)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // A child waits for this space to be settled.
+  void AwaitSettling() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { awaited_ = true; }
+
   // To be called when the kernel did not hold off a fill: every event was read by then.
   void NoteSettled() const ABSL_SHARED_LOCKS_REQUIRED(lock_);
   // Whether something is set aside until that is known.
   bool unsettled() const ABSL_SHARED_LOCKS_REQUIRED(lock_) {
-    return !older_.empty() || !recent_.empty();
+    return awaited_ || !older_.empty() || !recent_.empty() || !departed_.empty();
   }
-  // Drops what was set aside, if NoteSettled() was called since. The reader of events calls it
-  // first whenever it has taken the lock.
-  void Settle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // Drops what was set aside, if NoteSettled() was called since, and returns whether it was. The
+  // reader of events calls it first whenever it has taken the lock.
+  bool Settle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
 
   // UNMAP events that were about older memory than what was at their addresses.
   uint64_t late_unmaps() const { return late_unmaps_.load(std::memory_order_relaxed); }
@@ -157,6 +171,9 @@ class AddressSpace {
                                       absl::FunctionRef<bool(const Older&)> wanted,
                                       absl::FunctionRef<void(const Older&)> taken)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // Inserts what of `regions` is neither taken by address nor by page.
+  void Restore(const std::vector<Region>& regions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  bool HasPageIn(PageRange pages) const ABSL_SHARED_LOCKS_REQUIRED(lock_);
   bool HasRegionIn(AddressRange range) const ABSL_SHARED_LOCKS_REQUIRED(lock_);
 
   mutable SharedMutex lock_;
@@ -164,8 +181,14 @@ class AddressSpace {
   std::map<uint64_t, Region> by_address_ ABSL_GUARDED_BY(lock_);
   std::map<PageIndex, Region> by_page_ ABSL_GUARDED_BY(lock_);
   std::vector<Older> older_ ABSL_GUARDED_BY(lock_);  // the oldest first
-  // To where something was moved since the space was last known to be settled.
-  std::vector<AddressRange> recent_ ABSL_GUARDED_BY(lock_);
+  // What was moved since the space was last known to be settled, and what was unmapped.
+  struct Move {
+    uint64_t from;
+    AddressRange to;
+  };
+  std::vector<Move> recent_ ABSL_GUARDED_BY(lock_);
+  std::vector<Region> departed_ ABSL_GUARDED_BY(lock_);
+  bool awaited_ ABSL_GUARDED_BY(lock_) = false;
   // Of those, against which an UNMAP was read, but where the kernel had memory.
   std::vector<AddressRange> kept_ ABSL_GUARDED_BY(lock_);
   std::vector<Region> aliases_ ABSL_GUARDED_BY(lock_);

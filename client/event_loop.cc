@@ -66,17 +66,20 @@ void EventLoop::Flush() {
   done.get_future().wait();
 }
 
-bool EventLoop::RunTasks() {
-  uint64_t ignored;
-  static_cast<void>(read(wakeup_.get(), &ignored, sizeof ignored));
-  std::deque<Task> tasks;
+void EventLoop::RunTask() {
+  Task task;
   {
     MutexLock lock(mu_);
-    if (stopping_) return false;
-    tasks.swap(tasks_);
+    if (tasks_.empty()) return;
+    task = std::move(tasks_.front());
+    tasks_.pop_front();
   }
-  for (Task& task : tasks) task();
-  return true;
+  task();
+}
+
+bool EventLoop::HasTask() {
+  MutexLock lock(mu_);
+  return !tasks_.empty();
 }
 
 absl::Status EventLoop::Add(int fd, Handler handler) {
@@ -118,15 +121,21 @@ void EventLoop::Dispatch(uint64_t token) {
 void EventLoop::Run() {
   std::array<epoll_event, 16> events;
   for (;;) {
-    const int n = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
+    // Descriptors go before tasks: what they tell may be waited for by those who wrote it.
+    const int n = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
+                             HasTask() ? 0 : -1);
     for (int i = 0; i < n; ++i) {
       const uint64_t token = events[static_cast<size_t>(i)].data.u64;
       if (token != 0) {
         Dispatch(token);
-      } else if (!RunTasks()) {
-        return;
+        continue;
       }
+      uint64_t ignored;
+      static_cast<void>(read(wakeup_.get(), &ignored, sizeof ignored));
+      MutexLock lock(mu_);
+      if (stopping_) return;
     }
+    RunTask();
   }
 }
 

@@ -47,8 +47,8 @@ class EventLoop {
   EventLoop(UniqueFd epoll, UniqueFd wakeup);
   void Run();
   void Wake();
-  // False once the loop is to stop.
-  bool RunTasks();
+  bool HasTask();
+  void RunTask();
   void Dispatch(uint64_t token);
 
   const UniqueFd epoll_;

@@ -26,8 +26,8 @@ namespace {
 constexpr auto kPoisonPatience = std::chrono::seconds(5);
 
 constexpr auto kTick = std::chrono::seconds(1);
-// While memory is set aside until the address space is known to be settled.
-constexpr auto kSettleTick = std::chrono::milliseconds(2);
+// While something waits for the address space to be settled.
+constexpr auto kSettleTick = std::chrono::microseconds(250);
 // Fills that are held off for longer are reported.
 constexpr auto kWatchPatience = std::chrono::seconds(5);
 // How often a fork event that found no free descriptor is tried again.
@@ -131,6 +131,7 @@ void LiveAttachment::Close() {
     if (pidfd_) environment_.loop->Remove(pidfd_.get());
   }
   fetcher_->Stop();
+  environment_.loop->Post([self = shared_from_this()] { self->reader_.ReleaseChildren(); });
 }
 
 void LiveAttachment::OnDrained(uint64_t left) {
@@ -255,20 +256,26 @@ void LiveAttachment::TickLater(SteadyClock::duration delay) {
 }
 
 void LiveAttachment::Tick() {
-  SpaceState state = SpaceState::kChanging;
+  SpaceState state = SpaceState::kSettled;
   bool unsettled;
   {
     SharedLock lock(memory_->space.map_changing_lock());
     if (!memory_->space.PageAt(kUnmappedAddress)) state = memory_->uffd->Probe(kUnmappedAddress);
     if (state == SpaceState::kSettled) memory_->space.NoteSettled();
-    unsettled = memory_->space.unsettled() && state == SpaceState::kChanging;
+    unsettled = memory_->space.unsettled();
   }
   if (state == SpaceState::kGone) {
     Gone();
     return;
   }
   Watch();
-  if (settling_ && unsettled) {
+  if (unsettled && state == SpaceState::kSettled) {
+    // The reader takes note of it.
+    environment_.loop->Post([self = shared_from_this()] {
+      if (!self->closed_) self->OnReadable();
+    });
+  }
+  if (settling_ && unsettled && state == SpaceState::kChanging) {
     TickLater(kSettleTick);
   } else if (!settling_.exchange(false)) {
     TickLater(kTick);

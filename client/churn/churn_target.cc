@@ -2,8 +2,8 @@
 //
 // faultline-churn: a program whose memory is a volume, and which does to it whatever a program can
 // do to memory, from several threads, and checks every byte that it reads. The other half of
-// `faultline churn`, which starts an agent for it; it can be run by hand at any agent whose volume
-// was made by `faultline churn --write-volume=FILE` with the same seed.
+// `faultline churn`, which starts an agent for it. It can also be run by hand at any agent, for a
+// volume that has the pattern of its seed (pattern_volume.h).
 //
 // Prints one line of JSON. Exit status: 0 all was right, 1 wrong bytes or hangs or no attachment.
 #include <signal.h>

@@ -111,7 +111,7 @@ void Worker::Perform(Operation operation, Slot& slot) {
   }
 }
 
-void Worker::Note(Operation operation, Slot& slot, Run_ pages, bool done) {
+void Worker::Note(Operation operation, Slot& slot, Pages pages, bool done) {
   slot.Note({.number = number_,
              .operation = operation,
              .depth = depth_,
@@ -124,7 +124,7 @@ void Worker::Note(Operation operation, Slot& slot, Run_ pages, bool done) {
   (done ? counts.done : counts.refused).fetch_add(1, std::memory_order_relaxed);
 }
 
-Worker::Run_ Worker::SomePages(const Slot& slot, uint32_t max) {
+Worker::Pages Worker::SomePages(const Slot& slot, uint32_t max) {
   const auto first = static_cast<uint32_t>(random_.Below(slot.pages));
   const auto count =
       static_cast<uint32_t>(random_.Between(1, std::min<uint64_t>(max, slot.pages - first)));
@@ -143,7 +143,7 @@ void Worker::CheckSome(Operation operation, Slot& slot, uint32_t pages) {
   }
 }
 
-void Worker::CheckAll(Operation operation, Slot& slot, Run_ pages) {
+void Worker::CheckAll(Operation operation, Slot& slot, Pages pages) {
   for (uint32_t i = 0; i < pages.count; ++i) CheckPage(operation, slot, pages.first + i);
 }
 
@@ -201,7 +201,7 @@ void Worker::ReportWrong(Operation operation, Slot& slot, uint32_t page, PageVie
 }
 
 void Worker::Write(Slot& slot) {
-  const Run_ pages = SomePages(slot, 3);
+  const Pages pages = SomePages(slot, 3);
   Note(Operation::kWrite, slot, pages, true);
   for (uint32_t page = pages.first; page < pages.first + pages.count; ++page) {
     PageShadow& shadow = slot.shadows[page];
@@ -239,7 +239,7 @@ void Worker::WritePage(Slot& slot, uint32_t page) {
 }
 
 void Worker::Discard(Operation operation, Slot& slot) {
-  const Run_ pages = random_.OneIn(8) ? Run_{0, slot.pages} : SomePages(slot, kMaxDiscardedPages);
+  const Pages pages = random_.OneIn(8) ? Pages{0, slot.pages} : SomePages(slot, kMaxDiscardedPages);
   const uint64_t address = slot.AddressOf(pages.first);
   const int advice = operation == Operation::kFree ? MADV_FREE : MADV_DONTNEED;
   const bool done = Timed(operation, address, [&] {
@@ -261,7 +261,7 @@ void Worker::Discard(Operation operation, Slot& slot) {
 }
 
 void Worker::Remove(Slot& slot) {
-  const Run_ pages = SomePages(slot, kMaxDiscardedPages);
+  const Pages pages = SomePages(slot, kMaxDiscardedPages);
   // The agent cannot tell from the event that it is not MADV_DONTNEED, and keeps what the source
   // has of pages that it has not filled yet. So they are touched first.
   CheckAll(Operation::kRemove, slot, pages);
@@ -285,7 +285,7 @@ void Worker::Remove(Slot& slot) {
 }
 
 void Worker::Protect(Slot& slot) {
-  const Run_ pages = SomePages(slot, slot.pages);
+  const Pages pages = SomePages(slot, slot.pages);
   const int prot = random_.OneIn(2) ? PROT_READ : PROT_NONE;
   const uint64_t address = slot.AddressOf(pages.first);
   const bool done = Timed(Operation::kProtect, address, [&] {
@@ -299,7 +299,7 @@ void Worker::Protect(Slot& slot) {
 }
 
 void Worker::Unprotect(Slot& slot) {
-  const Run_ pages{slot.protection.first, slot.protection.count};
+  const Pages pages{slot.protection.first, slot.protection.count};
   const uint64_t address = slot.AddressOf(pages.first);
   const bool done = Timed(Operation::kProtect, address, [&] {
                       return mprotect(At(address), pages.count * kPageSize, PROT_READ | PROT_WRITE);

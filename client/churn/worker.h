@@ -70,7 +70,7 @@ class Worker {
 
  private:
   // For a run of pages of a slot.
-  struct Run_ {
+  struct Pages {
     uint32_t first, count;
   };
   struct Child {
@@ -94,17 +94,17 @@ class Worker {
 
   // Reads a page, by the processor or sometimes by the kernel, and compares every byte.
   void CheckPage(Operation operation, Slot& slot, uint32_t page);
-  void CheckAll(Operation operation, Slot& slot, Run_ pages);
+  void CheckAll(Operation operation, Slot& slot, Pages pages);
   void CheckSome(Operation operation, Slot& slot, uint32_t pages);
   void ReportWrong(Operation operation, Slot& slot, uint32_t page, PageView found,
                    const PageShadow::Verdict& verdict);
   void ReadByKernel(uint64_t address, std::byte* bytes);
-  Run_ SomePages(const Slot& slot, uint32_t max);
+  Pages SomePages(const Slot& slot, uint32_t max);
 
   // Calls and times it. A call returns less than 0 where the kernel refuses.
   template <typename Call>
   auto Timed(Operation operation, uint64_t address, Call call);
-  void Note(Operation operation, Slot& slot, Run_ pages, bool done);
+  void Note(Operation operation, Slot& slot, Pages pages, bool done);
 
   // --- worker_remap.cc
   // mremap to `to`, where a reservation is or memory that is given up.
@@ -117,7 +117,7 @@ class Worker {
   void DontUnmap(Slot& slot);
   void CheckLeftBehind(Slot& slot, uint64_t old_address);
   void Unmap(Slot& slot);
-  void UnmapPart(Slot& slot, Run_ part);
+  void UnmapPart(Slot& slot, Pages part);
   void MapOver(Slot& slot);
   // Makes `slot` begin `pages` later.
   void CutFront(Slot& slot, uint32_t pages);
@@ -150,7 +150,7 @@ class Worker {
   uint8_t depth_ = 0;       // 0 in the parent, 1 in its children, ...
   uint32_t writes_ = 0;     // made so far
   uint64_t next_slot_ = 0;  // id of one that comes from a split
-  Random random_{{0}};
+  Random random_{0};
   std::array<Child, kMaxChildren> children_;
   VacatedAddresses vacated_in_child_;  // nobody holds its lock when this process forks
   UniqueFd pipe_in_, pipe_out_;        // for ReadByKernel

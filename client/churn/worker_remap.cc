@@ -116,7 +116,7 @@ void Worker::Shrink(Slot& slot) {
   if (slot.pages <= kFewestPages) return Note(Operation::kShrink, slot, {slot.pages, 0}, false);
   const auto count = static_cast<uint32_t>(
       random_.Between(1, std::min<uint64_t>(slot.pages - kFewestPages, kMaxGrowth)));
-  const Run_ tail{slot.pages - count, count};
+  const Pages tail{slot.pages - count, count};
   // What the object has there growth will show again, so it must be known.
   if (company_->memory != MemoryKind::kAnon) CheckAll(Operation::kShrink, slot, tail);
   vacated_->Publish(slot.AddressOf(tail.first));
@@ -203,7 +203,7 @@ void Worker::Unmap(Slot& slot) {
   CutBack(slot, slot.pages - first);
 }
 
-void Worker::UnmapPart(Slot& slot, Run_ part) {
+void Worker::UnmapPart(Slot& slot, Pages part) {
   const uint64_t address = slot.AddressOf(part.first);
   vacated_->Publish(address);
   Timed(Operation::kUnmap, address, [&] { return munmap(At(address), part.count * kPageSize); });
@@ -230,7 +230,7 @@ void Worker::MapOver(Slot& slot) {
     return Note(Operation::kMapOver, slot, {0, slot.pages}, false);
   }
   const auto count = static_cast<uint32_t>(random_.Between(1, slot.pages - kFewestPages));
-  const Run_ tail{slot.pages - count, count};
+  const Pages tail{slot.pages - count, count};
   const uint64_t address = slot.AddressOf(tail.first);
   const bool done = Timed(Operation::kMapOver, address, [&] {
                       return mmap(At(address), count * kPageSize, PROT_READ | PROT_WRITE,

@@ -63,9 +63,10 @@ absl::StatusOr<size_t> FaultReader::ReadBatch() {
   events_.clear();
   absl::StatusOr<size_t> read;
   bool changed = false;
+  std::vector<std::shared_ptr<PagedMemory>> settled_children;
   {
     ExclusiveLock lock(memory_->space.map_changing_lock());
-    memory_->space.Settle();
+    if (memory_->space.Settle()) settled_children.swap(children_);
     read = memory_->uffd->Read(&events_);
     for (UffdEvent& event : events_) {
       if (const auto* fault = std::get_if<FaultEvent>(&event)) {
@@ -79,8 +80,7 @@ absl::StatusOr<size_t> FaultReader::ReadBatch() {
   }
   for (AddressRange range : woken_) WakeAll(range);
   woken_.clear();
-  for (std::shared_ptr<PagedMemory>& child : children_) host_->OnFork(std::move(child));
-  children_.clear();
+  for (std::shared_ptr<PagedMemory>& child : settled_children) host_->OnFork(std::move(child));
   if (changed) fetcher_->Kick();
   if (std::exchange(displaced_, false)) std::this_thread::sleep_for(kCatchUp);
   return read;
@@ -120,11 +120,29 @@ void FaultReader::Apply(ForkEvent& event) {
     if (uffd.ok()) static_cast<void>(uffd->release());  // left open: it waits, and reads no zeros
     return;
   }
-  children_.push_back(std::make_shared<PagedMemory>(*std::move(uffd), *memory_, *std::move(table)));
+  auto child = std::make_shared<PagedMemory>(*std::move(uffd), *memory_, *std::move(table));
+  {
+    ExclusiveLock lock(child->space.map_changing_lock());
+    child->space.MatchFork([&](AddressRange range) { return child->uffd->IsRegistered(range); });
+  }
+  // It is served once all events are read of what may have happened before the fork.
+  memory_->space.AwaitSettling();
+  children_.push_back(std::move(child));
+}
+
+void FaultReader::ReleaseChildren() {
+  for (std::shared_ptr<PagedMemory>& child : std::exchange(children_, {})) {
+    host_->OnFork(std::move(child));
+  }
 }
 
 void FaultReader::Apply(const RemapEvent& event) {
   displaced_ = memory_->space.Remap(event.from, event.to, event.length) || displaced_;
+  for (const std::shared_ptr<PagedMemory>& child : children_) {
+    ExclusiveLock lock(child->space.map_changing_lock());
+    child->space.FollowParent(event.from, event.to, event.length,
+                              [&](AddressRange range) { return child->uffd->IsRegistered(range); });
+  }
   // Who waits at the old addresses has to look again (SIGSEGV, or the page at its new place), and
   // so has who waits at the new ones for what was there before ("wake_vacated").
   woken_.push_back({event.from, event.length});

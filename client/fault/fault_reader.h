@@ -19,8 +19,8 @@ namespace faultline {
 class ReaderHost {
  public:
   virtual ~ReaderHost() = default;
-  // A child was forked; `memory` is its own from here on. Its process runs only once this has
-  // returned. Not called with any lock held.
+  // A child was forked, and all that happened to its memory by then is known; `memory` is its own
+  // from here on. Not called with any lock held.
   virtual void OnFork(std::shared_ptr<PagedMemory> memory) = 0;
   // The target's thread `thread` has faulted. False where faults have to wait until the process
   // that it belongs to was looked at: then Drain() is to be called again.
@@ -47,6 +47,10 @@ class FaultReader {
   // To be called when the uffd is readable. RESOURCE_EXHAUSTED where a fork event has to wait for a
   // free descriptor: to be called again. Any other error is final: it cannot be read any more.
   absl::Status Drain();
+
+  // Hands on the children whose parent's events are still outstanding, because no more will be
+  // read. On the thread of Drain().
+  void ReleaseChildren();
 
   // The event that was read last, for people; empty where there was none.
   std::string LastEvent() const;
@@ -80,7 +84,8 @@ class FaultReader {
   std::vector<uint64_t> faults_;     // addresses, in the order they were read
   std::vector<AddressRange> woken_;  // whose waiters have to look again
   std::vector<PageIndex> demanded_;
-  std::vector<std::shared_ptr<PagedMemory>> children_;  // forked in the batch
+  // Forked since the address space was last settled.
+  std::vector<std::shared_ptr<PagedMemory>> children_;
   pid_t last_thread_ = 0;
   bool displaced_ = false;  // by an event of the batch: pages of which no event has told yet
 

@@ -119,6 +119,10 @@ class FakeUffd final : public Uffd {
     MutexLock lock(mu_);
     return state_;
   }
+  std::optional<bool> IsRegistered(AddressRange range) override {
+    MutexLock lock(mu_);
+    return IsWithinRegistered(range);
+  }
   void Wake(AddressRange range) override {
     MutexLock lock(mu_);
     calls_.push_back({Call::Op::kWake, range});
@@ -141,7 +145,7 @@ class FakeUffd final : public Uffd {
     if (!results_.empty()) {
       result = results_.front();
       results_.pop_front();
-    } else if (!IsRegistered(range)) {
+    } else if (!IsWithinRegistered(range)) {
       return {ENOENT, 0};
     }
     for (uint64_t offset = 0; offset < result.bytes_done; offset += kPageSize) {
@@ -153,7 +157,7 @@ class FakeUffd final : public Uffd {
   }
 
   // As the kernel: the range must lie within one registered mapping.
-  bool IsRegistered(AddressRange range) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+  bool IsWithinRegistered(AddressRange range) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     for (AddressRange registered : registered_) {
       if (registered.start <= range.start && range.end() <= registered.end()) return true;
     }

@@ -109,6 +109,18 @@ class KernelUffd final : public Uffd {
     }
   }
 
+  std::optional<bool> IsRegistered(AddressRange range) override {
+    // mfill_atomic looks for a registered memory area first (ENOENT), and only then finds that
+    // anonymous memory has no pages to continue with (EINVAL), or shared memory perhaps not this
+    // one.
+    uffdio_continue request{};
+    request.range = ToKernel(range);
+    request.mode = UFFDIO_CONTINUE_MODE_DONTWAKE;
+    if (ioctl(fd_.get(), UFFDIO_CONTINUE, &request) == 0) return true;
+    if (errno == EAGAIN) return std::nullopt;
+    return errno != ENOENT;
+  }
+
   void Wake(AddressRange range) override {
     uffdio_range kernel_range = ToKernel(range);
     // Fails for a bad range only; a target that is gone has nobody left to wake.

@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <variant>
 #include <vector>
@@ -101,6 +102,10 @@ class Uffd {
 
   // Tries to fill a page at `unmapped`, where nothing is registered; fills nothing.
   virtual SpaceState Probe(uint64_t unmapped) = 0;
+
+  // Whether all of `range` is in one registered memory area; none where the address space is
+  // changing. Fills nothing (of shared memory it may map pages that the file has).
+  virtual std::optional<bool> IsRegistered(AddressRange range) = 0;
 
   // Makes every thread that waits in `range` look again, mapped or not.
   virtual void Wake(AddressRange range) = 0;
