@@ -106,7 +106,7 @@ AddressSpace::Region AddressSpace::Cut(const Region& region, uint64_t start, uin
 
 AddressSpace::Older AddressSpace::Cut(const Older& older, AddressRange range) {
   if (!older.region) return {range, std::nullopt};
-  return {range, Cut(*older.region, range.start, range.end())};
+  return {range, Cut(*older.region, range.start, range.end()), older.doubted};
 }
 
 std::optional<PageRange> AddressSpace::NextPages(PageIndex page) const {
@@ -207,7 +207,7 @@ void AddressSpace::Unmap(AddressRange range, MappedParts mapped_parts) {
   bool late = false, ambiguous = false;
   const std::vector<AddressRange> rest = TakeOlder(
       range, [](const Older&) { return true; },
-      [&](const Older& older) {
+      [&](const Older& older) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) {
         if (!HasRegionIn(older.range)) return;
         late = true;
         // A munmap of the older, or of what is there now while the older has been moved away?
@@ -228,7 +228,7 @@ void AddressSpace::Unmap(AddressRange range, MappedParts mapped_parts) {
         kept_.push_back(mapped);
       }
       // It was unmapped, or has moved on: then a REMAP is to come for it.
-      for (AddressRange part : gone) SetAside(part);
+      for (AddressRange part : gone) SetAside(part, /*doubted=*/true);
     }
     for (AddressRange part : sure) {
       for (const Region& region : Extract(part)) departed_.push_back(region);
@@ -262,9 +262,9 @@ void AddressSpace::MoveAliases(AddressRange from, uint64_t to) {
   aliases_.insert(aliases_.end(), moved.begin(), moved.end());
 }
 
-bool AddressSpace::SetAside(AddressRange range) {
+bool AddressSpace::SetAside(AddressRange range, bool doubted) {
   const std::vector<Region> regions = Extract(range);
-  for (const Region& region : regions) older_.push_back({region.range, region});
+  for (const Region& region : regions) older_.push_back({region.range, region, doubted});
   return !regions.empty();
 }
 
@@ -282,7 +282,7 @@ bool AddressSpace::Remap(uint64_t from, uint64_t to, uint64_t length) {
   bool ambiguous = false;
   const std::vector<AddressRange> rest = TakeOlder(
       {from, length}, [](const Older& older) { return older.region.has_value(); },
-      [&](const Older& older) {
+      [&](const Older& older) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) {
         moved.push_back(*older.region);
         ambiguous = ambiguous || HasRegionIn(older.range);
       });
@@ -298,6 +298,8 @@ bool AddressSpace::Remap(uint64_t from, uint64_t to, uint64_t length) {
   }
   Subtract({from, length}, &kept_);
   Subtract({to, length}, &kept_);
+  TakeOlder(
+      {to, length}, [](const Older& older) { return older.doubted; }, [](const Older&) {});
   const bool displaced = SetAside({to, length});
   for (Region& region : moved) {
     if (region.shared) aliases_.push_back(region);

@@ -54,7 +54,7 @@ class AddressSpace {
   AddressSpace(const AddressSpace&) = delete;
   AddressSpace& operator=(const AddressSpace&) = delete;
 
-  SharedMutex& map_changing_lock() ABSL_LOCK_RETURNED(lock_) { return lock_; }
+  SharedMutex& map_changing_lock() const ABSL_LOCK_RETURNED(lock_) { return lock_; }
 
   // The volume page at `address`, if that is in a region or an alias.
   std::optional<PageIndex> PageAt(uint64_t address) const ABSL_SHARED_LOCKS_REQUIRED(lock_);
@@ -153,6 +153,8 @@ class AddressSpace {
     AddressRange range;
     // Where in the volume; none where the memory has moved away.
     std::optional<Region> region;
+    // It was unmapped, most probably; only if nothing comes here before, a REMAP may say otherwise.
+    bool doubted = false;
   };
 
   // The piece of `region` at [start, end).
@@ -164,7 +166,7 @@ class AddressSpace {
   // Removes what is in `range` now and returns it.
   std::vector<Region> Extract(AddressRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Makes what is in `range` now older than whatever comes there. False if there is nothing.
-  bool SetAside(AddressRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  bool SetAside(AddressRange range, bool doubted = false) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Takes each part of `range` that is in something older that `wanted` accepts out of it, calls
   // `taken` with it, and returns what is left of `range`.
   std::vector<AddressRange> TakeOlder(AddressRange range,

@@ -149,6 +149,33 @@ TEST_F(AddressSpaceTest, TheKernelIsAskedWhereTheEventsDoNotTell) {
   EXPECT_EQ(PageAt(0x51000), std::nullopt);
 }
 
+TEST_F(AddressSpaceTest, WhatAnUnmapHasTakenDoesNotComeBackOnceSomethingElseIsThere) {
+  Remap(0x10000, 0x50000, 2 * P);
+  Unmap(0x10000, 2 * P);
+  Unmap(0x50000, 2 * P);  // the kernel has nothing there: it is gone, or has moved on
+  Remap(0x20000, 0x50000, 2 * P);
+  Remap(0x50000, 0x60000, 2 * P);
+  EXPECT_EQ(PageAt(0x60000), PageIndex(20));
+}
+
+TEST_F(AddressSpaceTest, WhatAnUnmapSeemsToHaveTakenMayHaveMovedOn) {
+  Remap(0x10000, 0x50000, 2 * P);
+  Unmap(0x10000, 2 * P);
+  Unmap(0x50000, 2 * P);  // of memory that was there before and was in no region
+  Remap(0x50000, 0x60000, 2 * P);
+  EXPECT_EQ(PageAt(0x60000), PageIndex(10));
+}
+
+TEST_F(AddressSpaceTest, AnUnmapThatTheKernelContradictedWasAboutWhatIsReplaced) {
+  Remap(0x10000, 0x50000, 2 * P);
+  Unmap(0x10000, 2 * P);
+  mapped_ = {{0x50000, 2 * P}};
+  Unmap(0x50000, 2 * P);  // the kernel has memory there: the next one's, as it turns out
+  Remap(0x20000, 0x50000, 2 * P);
+  Remap(0x50000, 0x60000, 2 * P);
+  EXPECT_EQ(PageAt(0x60000), PageIndex(20));
+}
+
 TEST_F(AddressSpaceTest, NextPagesFindsEachRegionInTheOrderOfTheVolume) {
   SharedLock lock(space_.map_changing_lock());
   EXPECT_EQ(space_.NextPages(PageIndex(0)), (PageRange{PageIndex(10), PageCount(4)}));

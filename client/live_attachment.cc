@@ -33,10 +33,6 @@ constexpr auto kWatchPatience = std::chrono::seconds(5);
 // How often a fork event that found no free descriptor is tried again.
 constexpr auto kDescriptorRetry = std::chrono::milliseconds(50);
 
-// An address at which programs have nothing, but that the kernel does not refuse out of hand
-// (vm.mmap_min_addr is 64 KiB).
-constexpr uint64_t kUnmappedAddress = uint64_t{1} << 20;
-
 }  // namespace
 
 LiveAttachment::LiveAttachment(AttachedProcess process, const AttachmentOptions& options,
@@ -256,11 +252,11 @@ void LiveAttachment::TickLater(SteadyClock::duration delay) {
 }
 
 void LiveAttachment::Tick() {
-  SpaceState state = SpaceState::kSettled;
+  SpaceState state;
   bool unsettled;
   {
     SharedLock lock(memory_->space.map_changing_lock());
-    if (!memory_->space.PageAt(kUnmappedAddress)) state = memory_->uffd->Probe(kUnmappedAddress);
+    state = memory_->uffd->Probe();
     if (state == SpaceState::kSettled) memory_->space.NoteSettled();
     unsettled = memory_->space.unsettled();
   }
@@ -321,6 +317,11 @@ bool LiveAttachment::KnowsProcess(pid_t thread) {
     });
   }
   return false;
+}
+
+bool LiveAttachment::IsRunning() {
+  const pid_t pid = pid_;
+  return pid == 0 || HasRunningThread(pid);
 }
 
 void LiveAttachment::Identify(pid_t thread) {

@@ -78,6 +78,7 @@ class LiveAttachment final : public Target,
   void Gone() override;
   void OnFork(std::shared_ptr<PagedMemory> memory) override;
   bool KnowsProcess(pid_t thread) override;
+  bool IsRunning() override;
   std::vector<AddressRange> MappedParts(AddressRange range) override;
 
  private:

@@ -5,9 +5,12 @@
 #include <absl/strings/str_cat.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <string>
+#include <system_error>
 
 namespace faultline {
 namespace {
@@ -39,6 +42,22 @@ pid_t ProcessOfThread(pid_t thread) {
     if (sscanf(line.c_str(), "Tgid: %d", &process) == 1) return process;
   }
   return 0;
+}
+
+bool HasRunningThread(pid_t pid) {
+  const std::string self = absl::StrCat(gettid());
+  std::error_code error;
+  const std::filesystem::directory_iterator threads(absl::StrCat("/proc/", pid, "/task"), error);
+  for (const auto& thread : threads) {
+    if (thread.path().filename() == self) continue;
+    std::ifstream file(thread.path() / "stat");
+    std::string stat;
+    std::getline(file, stat);
+    // PID (COMMAND) STATE ...: the command may hold anything.
+    const size_t end = stat.rfind(')');
+    if (end != stat.npos && stat.compare(end, 3, ") R") == 0) return true;
+  }
+  return false;
 }
 
 bool SharesPidNamespace(pid_t pid) {

@@ -28,6 +28,9 @@ std::vector<VmArea> ReadSmaps(pid_t pid);
 // namespace has them.
 pid_t ProcessOfThread(pid_t thread);
 
+// Whether a thread of process `pid` other than the calling one is running, or ready to run.
+bool HasRunningThread(pid_t pid);
+
 // Whether process `pid` has the same pid namespace as this one, so that its numbers mean the same.
 bool SharesPidNamespace(pid_t pid);
 

@@ -31,7 +31,7 @@ PageView View(const Page& page) { return PageView(page.data(), kPageSize); }
 
 // `page` with bytes [first, first + length) of `other`.
 Page With(Page page, size_t first, size_t length, const Page& other) {
-  memcpy(page.data() + first, other.data() + first, length);
+  for (size_t i = first; i < first + length; ++i) page[i] = other[i];
   return page;
 }
 

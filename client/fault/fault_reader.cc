@@ -26,10 +26,10 @@ constexpr int kMaxBatchesPerDrain = 16;
 // A thread has moved memory to where other pages still seem to be: the thread that has moved those
 // away has not got to queueing its event. What the first thread does next must not be read before
 // that event, or the two cannot be told apart (model/README.md, "hurried_moves"). It waits for the
-// second of its own two events to be read; so the other thread is given this long to catch up. A
-// thread that was preempted at that point, and only then does this happen, needs about a time
-// slice.
-constexpr auto kCatchUp = std::chrono::milliseconds(3);
+// second of its own two events to be read; so the other thread, which was preempted at that point,
+// is given time to catch up.
+constexpr auto kCatchUpStep = std::chrono::microseconds(500);
+constexpr int kCatchUpSteps = 40;
 
 void Count(std::atomic<uint64_t>& counter) { counter.fetch_add(1, std::memory_order_relaxed); }
 
@@ -82,7 +82,11 @@ absl::StatusOr<size_t> FaultReader::ReadBatch() {
   woken_.clear();
   for (std::shared_ptr<PagedMemory>& child : settled_children) host_->OnFork(std::move(child));
   if (changed) fetcher_->Kick();
-  if (std::exchange(displaced_, false)) std::this_thread::sleep_for(kCatchUp);
+  if (std::exchange(displaced_, false)) {
+    for (int i = 0; i < kCatchUpSteps && host_->IsRunning(); ++i) {
+      std::this_thread::sleep_for(kCatchUpStep);
+    }
+  }
   return read;
 }
 
@@ -150,8 +154,9 @@ void FaultReader::Apply(const RemapEvent& event) {
 }
 
 void FaultReader::Apply(const RemoveEvent& event) {
-  memory_->space.ForEachPart(event.range,
-                             [this](const AddressSpace::Part& part) { Discard(part); });
+  const auto discard = [this](const AddressSpace::Part& part) ABSL_EXCLUSIVE_LOCKS_REQUIRED(
+                           memory_->space.map_changing_lock()) { Discard(part); };
+  memory_->space.ForEachPart(event.range, discard);
   for (const AddressSpace::Part& alias : memory_->space.aliases()) {
     if (alias.range.Overlaps(event.range)) Discard(AddressSpace::Cut(alias, event.range));
   }

@@ -25,6 +25,8 @@ class ReaderHost {
   // The target's thread `thread` has faulted. False where faults have to wait until the process
   // that it belongs to was looked at: then Drain() is to be called again.
   virtual bool KnowsProcess(pid_t thread) = 0;
+  // Whether some thread of the target is running or ready to, as far as can be told.
+  virtual bool IsRunning() = 0;
   // The parts of `range` at which the target has memory now; all of it where that cannot be told.
   // Called with the map-changing lock held.
   virtual std::vector<AddressRange> MappedParts(AddressRange range) = 0;

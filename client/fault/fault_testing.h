@@ -52,6 +52,7 @@ class FakeHost final : public ReaderHost {
  public:
   void OnFork(std::shared_ptr<PagedMemory> memory) override { children.push_back(memory); }
   bool KnowsProcess(pid_t) override { return true; }
+  bool IsRunning() override { return false; }
   std::vector<AddressRange> MappedParts(AddressRange range) override {
     asked.push_back(range);
     return mapped;

@@ -146,6 +146,12 @@ FillEnd Filler::Judge(FillResult result, AddressRange range, std::optional<PageI
     case ENOENT:
     case EFAULT:
       if (!single) return FillEnd::kDone;  // no progress: the caller goes on page by page
+      // Or it has left since the kernel looked at mmap_changing: no event of that can have been
+      // read meanwhile, as the lock is held, so one is outstanding.
+      if (memory_->uffd->Probe() == SpaceState::kChanging) {
+        Count(counters.eagain);
+        return FillEnd::kTryAgain;
+      }
       Count(result.error == ENOENT ? counters.enoent : counters.efault);
       WakePage(address);
       step->passed = PageCount(1);

@@ -7,7 +7,8 @@
 //   EAGAIN, no progress     an event is unread, or its writer has not run: try again later
 //   EEXIST                  the page is there already: wake who waits for it, never write again
 //   ENOENT                  not registered, or the run crosses a VMA's end: go on page by page;
-//                           a single page has been unmapped: drop it, wake who waits for it
+//                           a single page has been unmapped: drop it, wake who waits for it;
+//                           unless an event is unread: then it may have moved, try again later
 //   EFAULT                  beyond the end of shared memory: wake, the kernel gives SIGBUS
 //   ENOMEM, ENOSPC          the target's cgroup or file system is full: try again later
 //   ESRCH                   the target has exited or exec'ed

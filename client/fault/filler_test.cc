@@ -171,6 +171,14 @@ TEST_F(FillerTest, AnUnmappedPageIsDroppedAndItsWaiterWoken) {
   EXPECT_EQ(memory_->queue.size(), 0u);
 }
 
+TEST_F(FillerTest, APageThatHasLeftWhileItWasFilledIsTriedAgain) {
+  memory_->queue.Join(PageIndex(0), SteadyClock::now());
+  kernel_->QueueResult({ENOENT, 0});
+  kernel_->SetState(SpaceState::kChanging);
+  EXPECT_EQ(filler_.Fill(Pages(0, 1), AsBytes(volume_)).end, FillEnd::kTryAgain);
+  EXPECT_EQ(memory_->queue.size(), 1u);
+}
+
 TEST_F(FillerTest, APageThatNoRegionHoldsAnyMoreIsDropped) {
   {
     ExclusiveLock lock(memory_->space.map_changing_lock());

@@ -115,7 +115,7 @@ class FakeUffd final : public Uffd {
     MutexLock lock(mu_);
     state_ = state;
   }
-  SpaceState Probe(uint64_t) override {
+  SpaceState Probe() override {
     MutexLock lock(mu_);
     return state_;
   }

@@ -96,10 +96,10 @@ class KernelUffd final : public Uffd {
     return Result(returned, poison.updated, range.length);
   }
 
-  SpaceState Probe(uint64_t unmapped) override {
+  SpaceState Probe() override {
     // userfaultfd_zeropage: EAGAIN while mmap_changing, before it looks at anything else; then
     // ESRCH where the memory is gone; then ENOENT, as nothing is registered there.
-    switch (Zero({unmapped, kPageSize}).error) {
+    switch (Zero({kUnmappedAddress, kPageSize}).error) {
       case EAGAIN:
         return SpaceState::kChanging;
       case ESRCH:

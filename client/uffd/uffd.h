@@ -74,6 +74,10 @@ enum class SpaceState {
   kGone,      // the process has exited or exec'ed
 };
 
+// An address at which programs have nothing registered, but that the kernel does not refuse out of
+// hand (vm.mmap_min_addr is 64 KiB).
+inline constexpr uint64_t kUnmappedAddress = uint64_t{1} << 16;
+
 // Thread-safe: the kernel serialises what it must. Read() belongs to one reader at a time.
 class Uffd {
  public:
@@ -100,8 +104,8 @@ class Uffd {
   // Access to the range gets SIGBUS from now on. EINVAL before 6.6.
   virtual FillResult Poison(AddressRange range) = 0;
 
-  // Tries to fill a page at `unmapped`, where nothing is registered; fills nothing.
-  virtual SpaceState Probe(uint64_t unmapped) = 0;
+  // Looks at the address space, by trying to fill kUnmappedAddress.
+  virtual SpaceState Probe() = 0;
 
   // Whether all of `range` is in one registered memory area; none where the address space is
   // changing. Fills nothing (of shared memory it may map pages that the file has).
