@@ -30,6 +30,8 @@ constexpr auto kTick = std::chrono::seconds(1);
 constexpr auto kSettleTick = std::chrono::microseconds(250);
 // Fills that are held off for longer are reported.
 constexpr auto kWatchPatience = std::chrono::seconds(5);
+// So many pages tell whether memory was wiped by a fork.
+constexpr size_t kWipeSamples = 16;
 // How often a fork event that found no free descriptor is tried again.
 constexpr auto kDescriptorRetry = std::chrono::milliseconds(50);
 
@@ -324,12 +326,28 @@ bool LiveAttachment::IsRunning() {
   return pid == 0 || HasRunningThread(pid);
 }
 
+bool LiveAttachment::WasWiped(pid_t pid, AddressRange range) const {
+  std::vector<uint64_t> present;  // of the parent, when it forked
+  {
+    SharedLock lock(memory_->space.map_changing_lock());
+    memory_->space.ForEachPart(range, [&](const AddressSpace::Part& part) {
+      for (PageIndex page = part.first; page < part.pages().end(); ++page) {
+        if (present.size() == kWipeSamples) return;
+        if (memory_->table->Get(page) != PageState::kPresent) continue;
+        present.push_back(part.range.start + (page - part.first).in_bytes());
+      }
+    });
+  }
+  return std::none_of(present.begin(), present.end(),
+                      [pid](uint64_t address) { return HasPage(pid, address); });
+}
+
 void LiveAttachment::Identify(pid_t thread) {
   const pid_t pid = ProcessOfThread(thread);
   const auto self = shared_from_this();
   if (pid != 0) {
     for (const VmArea& area : ReadSmaps(pid)) {
-      if (!area.wipe_on_fork) continue;
+      if (!area.wipe_on_fork || !WasWiped(pid, area.range)) continue;
       ExclusiveLock lock(memory_->space.map_changing_lock());
       memory_->space.Forget(area.range);
     }

@@ -92,6 +92,9 @@ class LiveAttachment final : public Target,
   // A forked child whose first fault tells which process it is: notes that, and which of its memory
   // was wiped by the fork (MADV_WIPEONFORK), which no event tells.
   void Identify(pid_t thread);
+  // Whether memory of process `pid` that a fork wipes now was wiped by its own: it may have been
+  // marked since. Before anything was filled, so that what it has of it was there at its fork.
+  bool WasWiped(pid_t pid, AddressRange range) const;
   bool CanBeIdentified() const;
   std::vector<PageRange> AbsentPages() const;
   void OnDrained(uint64_t left);

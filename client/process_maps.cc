@@ -12,6 +12,8 @@
 #include <string>
 #include <system_error>
 
+#include "proto/page.h"
+
 namespace faultline {
 namespace {
 
@@ -34,6 +36,16 @@ std::vector<VmArea> Read(const std::string& path) {
 
 std::vector<VmArea> ReadMaps(pid_t pid) { return Read(absl::StrCat("/proc/", pid, "/maps")); }
 std::vector<VmArea> ReadSmaps(pid_t pid) { return Read(absl::StrCat("/proc/", pid, "/smaps")); }
+
+bool HasPage(pid_t pid, uint64_t address) {
+  // Documentation/admin-guide/mm/pagemap.rst: one entry for each page.
+  constexpr uint64_t kPresent = uint64_t{1} << 63, kSwapped = uint64_t{1} << 62;
+  std::ifstream file(absl::StrCat("/proc/", pid, "/pagemap"), std::ios::binary);
+  uint64_t entry = 0;
+  file.seekg(static_cast<std::streamoff>(address / kPageSize * sizeof entry));
+  file.read(reinterpret_cast<char*>(&entry), sizeof entry);
+  return file.good() && (entry & (kPresent | kSwapped)) != 0;
+}
 
 pid_t ProcessOfThread(pid_t thread) {
   std::ifstream file(absl::StrCat("/proc/", thread, "/status"));

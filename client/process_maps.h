@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <vector>
 
 #include "client/uffd/uffd.h"
@@ -23,6 +24,10 @@ std::vector<VmArea> ReadMaps(pid_t pid);
 // As ReadMaps(), with more detail. The kernel walks all page tables for it: milliseconds for each
 // GiB that is present.
 std::vector<VmArea> ReadSmaps(pid_t pid);
+
+// Whether process `pid` has a page at `address`, in memory or swapped out; false where that cannot
+// be read.
+bool HasPage(pid_t pid, uint64_t address);
 
 // The process that thread `thread` belongs to; 0 where there is none. Both as this process's pid
 // namespace has them.
