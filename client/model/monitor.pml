@@ -3,7 +3,7 @@
  * The protocol by which the agent follows a target that changes its address space while pages are
  * on their way: one reader of events, two fillers, two threads of the target, and the kernel as far
  * as it matters. README.md says what is modelled, what is not, and what each rule is for; ./check
- * runs all scenarios, each rule removed, and the known limits.
+ * runs all scenarios, each rule removed, and the known limits. space.pml has the address space.
  *
  * -D <SCENARIO>   which operations the threads of the target make; see the end of this file
  * -D NO_<RULE>    leaves a rule out
@@ -11,11 +11,17 @@
 
 #define PAGES 2 /* volume pages 1 and 2; page p holds the byte p at the source */
 #define THREADS 2
+#ifdef EMPTIES
+#define ADDRESSES 4
+#define ANY(m) (m(0) || m(1) || m(2) || m(3))
+#else
 #define ADDRESSES 3
+#define ANY(m) (m(0) || m(1) || m(2))
+#endif
 #ifdef DISCARD
 #define DRAIN 1 /* the page that the drain fetches */
 #endif
-#if defined(MOVES) || defined(UNMAPS) || defined(LEAVINGS) || defined(HOLES)
+#if defined(MOVES) || defined(UNMAPS) || defined(LEAVINGS) || defined(EMPTIES) || defined(HOLES)
 #define DRAIN 2
 #endif
 
@@ -28,6 +34,7 @@
 
 byte memory[ADDRESSES];  /* NOTHING, a volume page, or EMPTY */
 byte content[ADDRESSES]; /* NOTHING: the next access faults */
+byte untold;             /* threads that have changed something and not queued their event */
 byte changing;           /* mmap_changing: events raised whose writer has not run on */
 
 mtype = { REMAP, UNMAP, REMOVE };
@@ -50,7 +57,7 @@ inline wake(w_a) {
 
 /* mmap_lock was dropped before: other threads change the address space meanwhile. */
 inline tell(what, e_a, e_b) {
-  atomic { blocked[t] = true; events!what, e_a, e_b, t }
+  atomic { blocked[t] = true; events!what, e_a, e_b, t; untold-- }
   atomic { !blocked[t] -> changing-- }
 }
 
@@ -61,113 +68,16 @@ inline tell(what, e_a, e_b) {
 #define ZEROED 2
 byte state[PAGES + 1];
 
-/* AddressSpace. */
-byte here[ADDRESSES];   /* the newest: a volume page or NOTHING */
-byte older[ADDRESSES];  /* what was set aside, oldest in the lowest two bits; 3 has moved away */
-bool recent[ADDRESSES]; /* something was moved here since the last settling */
-bool kept[ADDRESSES];   /* an UNMAP was read, and the kernel says that memory is here */
-bool settled;
+#define SETTLED_HOOK skip
+#define DEPART_HOOK(d_a) skip
+#define RECENT_HOOK(r_from, r_to) skip
+#include "space.pml"
 byte filling; /* holders of the shared side of the map-changing lock */
 
 bool queued[PAGES + 1];        /* FaultQueue */
 chan demand = [4] of { byte }; /* pages to be fetched */
 bool read_fault[ADDRESSES];    /* messages that were read and are not resolved */
 bool stray[ADDRESSES];         /* resolved: no page is there */
-
-#define PAGE(d) ((d) == 1 || (d) == 2)
-
-/* Takes the lowest entry that is a page (`take_page`) or any out of older[s_a]. */
-inline shift_out(s_a, take_page, s_out) {
-  s_out = NOTHING;
-  if
-  :: !take_page || PAGE(older[s_a] & 3) -> s_out = older[s_a] & 3; older[s_a] = older[s_a] >> 2
-  :: else ->
-    if
-    :: PAGE((older[s_a] >> 2) & 3) ->
-      s_out = (older[s_a] >> 2) & 3;
-      older[s_a] = (older[s_a] & 3) | ((older[s_a] >> 4) << 2)
-    :: else -> assert((older[s_a] >> 4) == 0 || (older[s_a] >> 4) == 3)
-    fi
-  fi
-}
-
-inline push(p_a, p_d) {
-  if
-  :: older[p_a] == 0 -> older[p_a] = p_d
-  :: older[p_a] != 0 && older[p_a] < 4 -> older[p_a] = older[p_a] | (p_d << 2)
-  :: older[p_a] >= 4 && older[p_a] < 16 -> older[p_a] = older[p_a] | (p_d << 4)
-  :: older[p_a] >= 16 -> assert(older[p_a] < 64); older[p_a] = older[p_a] | (p_d << 6)
-  fi
-}
-
-inline settle() {
-  if
-  :: settled ->
-    settled = false;
-#ifndef NO_SETTLE
-    d_step {
-      i = 0;
-      do
-      :: i < ADDRESSES -> older[i] = 0; recent[i] = false; kept[i] = false; i++
-      :: else -> break
-      od;
-      i = 0
-    }
-#endif
-  :: else
-  fi
-}
-
-/* Memory left address a. */
-inline apply_unmap(u_a) {
-#ifdef NO_VACATE_OLDEST
-  here[u_a] = NOTHING;
-#else
-  if
-  :: older[u_a] != 0 -> shift_out(u_a, false, out)
-#ifndef NO_ASK_KERNEL
-  :: older[u_a] == 0 && recent[u_a] && here[u_a] != NOTHING && memory[u_a] != NOTHING ->
-    kept[u_a] = true
-#endif
-  :: else -> here[u_a] = NOTHING; kept[u_a] = false
-  fi;
-#endif
-#ifndef NO_WAKE_VACATED
-  wake(u_a);
-#endif
-  out = 0
-}
-
-inline apply_remap(r_a, r_b) {
-#ifdef NO_VACATE_OLDEST
-  out = here[r_a];
-  here[r_a] = NOTHING;
-  here[r_b] = out;
-#else
-  shift_out(r_a, true, out);
-  if
-  :: out == NOTHING -> out = here[r_a]; here[r_a] = NOTHING; kept[r_a] = false
-  :: else
-  fi;
-  push(r_a, 3);
-  if
-#ifndef NO_BELIEVE_KEPT_UNMAP
-  :: kept[r_b] /* The UNMAP was about what is here: something else is what the kernel has seen. */
-  :: here[r_b] != NOTHING && !kept[r_b] -> push(r_b, here[r_b])
-#else
-  :: here[r_b] != NOTHING -> push(r_b, here[r_b])
-#endif
-  :: else
-  fi;
-  kept[r_b] = false;
-  here[r_b] = out;
-  recent[r_b] = true;
-#endif
-#ifndef NO_WAKE_VACATED
-  wake(r_a);
-#endif
-  out = 0
-}
 
 inline apply() {
   if
@@ -205,8 +115,10 @@ inline join(j_a) {
 }
 
 #define NO_EVENTS (empty(events))
-#define ANY_FAULT (fault[0] || fault[1] || fault[2])
-#define ANY_READ (read_fault[0] || read_fault[1] || read_fault[2])
+#define IS_FAULT(x) fault[x]
+#define ANY_FAULT ANY(IS_FAULT)
+#define IS_READ(x) read_fault[x]
+#define ANY_READ ANY(IS_READ)
 
 /* A fault where no page is known, served under the shared lock: it may be known by now. */
 #define STRAY_CAN_GO(s) (stray[s] && (PAGE(here[s]) || changing == 0))
@@ -230,12 +142,12 @@ end:
     }
 #ifdef NO_LOCK_ACROSS_READ
   :: atomic {
-      !ANY_FAULT && nempty(events) -> events?what, a, b, who; blocked[who] = false
+      !ANY_FAULT && nempty(events) && CAUGHT_UP -> catching_up = false; events?what, a, b, who; blocked[who] = false
     }
     atomic { filling == 0 -> settle(); apply() }
 #else
   :: atomic {
-      !ANY_FAULT && nempty(events) && filling == 0 -> settle();
+      !ANY_FAULT && nempty(events) && filling == 0 && CAUGHT_UP -> settle(); catching_up = false;
       events?what, a, b, who; blocked[who] = false; apply()
     }
 #endif
@@ -247,7 +159,7 @@ end:
       a = 0
     }
   :: atomic {
-      STRAY_CAN_GO(0) || STRAY_CAN_GO(1) || STRAY_CAN_GO(2) ->
+      ANY(STRAY_CAN_GO) ->
       do :: STRAY_CAN_GO(a) -> break :: else -> a++ od;
       stray[a] = false;
       if
@@ -270,8 +182,22 @@ end:
   od
 }
 
-#define AT(x) (here[0] == (x) || here[1] == (x) || here[2] == (x))
-#define LOCATE(x) (here[0] == (x) -> 0 : (here[1] == (x) -> 1 : 2))
+/* LiveAttachment::Tick asks the kernel now and then, under the shared lock, whether an event is
+ * outstanding, as long as something is set aside. */
+#ifndef NO_PROBE
+active proctype timer() {
+end:
+  do
+  :: atomic {
+      changing == 0 && !settled && ANY(SET_ASIDE) -> settled = true
+    }
+  od
+}
+#endif
+
+#define P_IS_AT(x) (here[x] == p)
+#define AT_ANY ANY(P_IS_AT)
+#define LOCATED (here[0] == p -> 0 : (here[1] == p -> 1 : (here[2] == p -> 2 : 3)))
 
 /* What a fill of page p puts there. */
 inline choose_content() {
@@ -287,6 +213,7 @@ inline choose_content() {
 }
 
 #define NOWHERE 9
+#define P_IS_IN(x) (memory[x] == p)
 
 /* Page p has been fetched. A fill that is held off is parked: it cannot be executed until the
  * kernel would let it pass, or until the page is nowhere. */
@@ -297,7 +224,7 @@ inline install() {
 #ifdef NO_LOCATE_AT_FILL
       at != NOWHERE && changing == 0 ->
 #else
-      AT(p) && changing == 0 -> at = LOCATE(p);
+      AT_ANY && changing == 0 -> at = LOCATED;
 #endif
       filling++;
 #ifndef NO_TAKE_BEFORE_FILL
@@ -309,7 +236,16 @@ inline install() {
     atomic {
       filling--;
       if
+#ifdef NO_TRY_LEFT_AGAIN
       :: memory[at] == NOTHING -> /* ENOENT */
+#else
+      :: memory[at] == NOTHING && changing != 0 -> /* ENOENT, but it has left just now: to where? */
+        settled = true; queued[p] = queued[p] || taken
+      :: memory[at] == NOTHING && changing == 0 -> /* ENOENT */
+#endif
+#ifdef EXACT
+        assert(!ANY(P_IS_IN));
+#endif
         wake(at); settled = true; break
       :: memory[at] != NOTHING && changing != 0 -> /* EAGAIN after all */
 #ifdef NO_PARK_ON_EAGAIN
@@ -330,12 +266,15 @@ inline install() {
 #ifdef NO_LOCATE_AT_FILL
       at == NOWHERE ->
 #else
-      !AT(p) ->
+      !AT_ANY ->
+#ifdef THOROUGH
+      assert(!ANY(P_IS_IN));
+#endif
 #endif
       queued[p] = false; break
     }
 #ifdef NO_PARK_ON_EAGAIN
-  :: atomic { AT(p) && changing != 0 -> queued[p] = false; break }
+  :: atomic { AT_ANY && changing != 0 -> queued[p] = false; break }
 #endif
   od;
 #ifdef NO_TAKE_BEFORE_FILL
@@ -347,9 +286,9 @@ inline install() {
 }
 
 #ifdef NO_LOCATE_AT_FILL
-#define FETCH(x) atomic { if :: AT(x) -> at = LOCATE(x) :: else -> at = NOWHERE fi }
+#define FETCH atomic { if :: AT_ANY -> at = LOCATED :: else -> at = NOWHERE fi }
 #else
-#define FETCH(x) skip
+#define FETCH skip
 #endif
 
 /* Fills what threads of the target wait for. */
@@ -358,7 +297,7 @@ active proctype demand_filler() {
   bool taken;
 end:
   do
-  :: demand?p; FETCH(p); install(); p = 0
+  :: demand?p; FETCH; install(); p = 0
   od
 }
 
@@ -368,7 +307,7 @@ active proctype drain_filler() {
   byte p, at, c;
   bool taken;
   p = DRAIN;
-  FETCH(p);
+  FETCH;
   install();
   p = 0
 }
@@ -399,34 +338,29 @@ inline find_free(f_a) {
   :: memory[0] == NOTHING -> f_a = 0
   :: memory[1] == NOTHING -> f_a = 1
   :: memory[2] == NOTHING -> f_a = 2
+#ifdef EMPTIES
+  :: memory[3] == NOTHING -> f_a = 3
+#endif
   fi
 }
 
-#ifdef HURRIED
-#define CAN_LEAVE(l) true
-#else
-/* Nobody leaves an address while the event is unread by which what was there before has left it.
- * README.md, "Limits". */
-#define CAN_LEAVE(l) (leaving[l] == 0)
-#endif
-#define ANY_FREE                                        \
-  (memory[0] == NOTHING || memory[1] == NOTHING ||      \
-   memory[2] == NOTHING)
+#define IS_FREE(x) (memory[x] == NOTHING)
 
 /* Moves x_a to where the kernel likes; x_a is where it is then. `left`: what stays behind. */
 inline move(x_a, left) {
   atomic {
-    CAN_LEAVE(x_a) && ANY_FREE -> find_free(to);
+    ANY(IS_FREE) -> find_free(to);
     memory[to] = memory[x_a]; content[to] = content[x_a];
     memory[x_a] = left; content[x_a] = NOTHING;
     changing = changing + (left == NOTHING -> 2 : 1);
+    untold++;
     leaving[x_a]++;
     from = x_a;
     x_a = to
   }
   tell(REMAP, from, to);
   if
-  :: left == NOTHING -> tell(UNMAP, from, 0)
+  :: left == NOTHING -> untold++; tell(UNMAP, from, 0)
   :: else
   fi;
   to = 0;
@@ -435,24 +369,31 @@ inline move(x_a, left) {
 
 inline unmap(x_a) {
   atomic {
-    CAN_LEAVE(x_a) -> memory[x_a] = NOTHING; content[x_a] = NOTHING; changing++; leaving[x_a]++
+    memory[x_a] = NOTHING; content[x_a] = NOTHING; changing++; untold++; leaving[x_a]++
   }
   tell(UNMAP, x_a, 1)
 }
 
+#ifdef UNOWNED
+#define CAN_SPAN(l) true
+#else
+/* Nobody unmaps what another thread is just moving away from there. README.md, "Limits". */
+#define CAN_SPAN(l) (leaving[l] == 0)
+#endif
+
 /* One munmap of x_a and of the address behind it, where nothing is, or memory that nobody uses. */
 inline unmap_two(x_a) {
   atomic {
-    CAN_LEAVE(x_a) && CAN_LEAVE(x_a + 1) && !PAGE(memory[x_a + 1]) ->
+    CAN_SPAN(x_a + 1) && !PAGE(memory[x_a + 1]) ->
     memory[x_a] = NOTHING; content[x_a] = NOTHING;
     memory[x_a + 1] = NOTHING; content[x_a + 1] = NOTHING;
-    changing++; leaving[x_a]++; leaving[x_a + 1]++
+    changing++; untold++; leaving[x_a]++; leaving[x_a + 1]++
   }
   tell(UNMAP, x_a, 2)
 }
 
 inline discard(x_a) {
-  atomic { changing++; discarding[memory[x_a]] = true }
+  atomic { changing++; untold++; discarding[memory[x_a]] = true }
   tell(REMOVE, x_a, 0);
   /* Only now, and fills pass again. */
   atomic {
@@ -490,7 +431,7 @@ inline second() { move(at, NOTHING); if :: touch(at) :: true fi; move(at, NOTHIN
 inline first() { if :: touch(at) :: touch(1) :: true fi; unmap(at); touch(2) }
 inline second() { if :: touch(0) :: true fi; move(at, NOTHING); touch(at) }
 
-#elif defined(LEAVINGS)
+#elif defined(LEAVINGS) || defined(EMPTIES)
 /* MREMAP_DONTUNMAP: what is left behind reads as zeros, and is moved or unmapped in its turn. */
 inline first() {
   rest = at;
@@ -515,7 +456,7 @@ inline first() { move(at, NOTHING); move(at, NOTHING); touch(at) }
 inline second() { move(at, NOTHING); unmap(at) }
 
 #elif defined(OVERTAKES)
-/* A limit: one lands where the other is just moving away from, and unmaps it at once. */
+/* One lands where the other is just moving away from, and unmaps it at once. */
 inline first() { move(at, NOTHING); touch(at) }
 inline second() { move(at, NOTHING); unmap(at) }
 
@@ -523,7 +464,9 @@ inline second() { move(at, NOTHING); unmap(at) }
 /* Memory grows in place to where another page was until its unmapping, which is read later. */
 inline first() {
   turn == 1;
-#ifndef QUIET
+#if defined(QUIET)
+  timeout; /* Nothing happens for a while. */
+#elif !defined(SUDDEN)
   touch(at); /* A fill, which settles what the move has left open. */
 #endif
   turn = 2;
