@@ -91,11 +91,18 @@ std::optional<PageIndex> AddressSpace::PageAt(uint64_t address) const {
 
 std::optional<AddressSpace::Located> AddressSpace::Locate(PageRange pages) const {
   auto next = by_page_.upper_bound(pages.first);
-  if (next == by_page_.begin()) return std::nullopt;
-  const Region& region = std::prev(next)->second;
-  const PageRange part = region.pages().Intersect(pages);
-  if (part.empty() || part.first != pages.first) return std::nullopt;
-  return Located{region.range.start + (part.first - region.first).in_bytes(), part.count};
+  const auto locate_in = [pages](const Region& region) -> std::optional<Located> {
+    const PageRange part = region.pages().Intersect(pages);
+    if (part.empty() || part.first != pages.first) return std::nullopt;
+    return Located{region.range.start + (part.first - region.first).in_bytes(), part.count};
+  };
+  if (next != by_page_.begin()) {
+    if (const auto located = locate_in(std::prev(next)->second)) return located;
+  }
+  for (const Region& alias : aliases_) {
+    if (const auto located = locate_in(alias)) return located;
+  }
+  return std::nullopt;
 }
 
 AddressSpace::Region AddressSpace::Cut(const Region& region, uint64_t start, uint64_t end) {
@@ -217,18 +224,22 @@ void AddressSpace::Unmap(AddressRange range, MappedParts mapped_parts) {
   if (ambiguous) ambiguous_.fetch_add(1, std::memory_order_relaxed);
   for (AddressRange piece : rest) {
     // What was moved here moments ago is in doubt, the rest is not.
-    std::vector<AddressRange> sure = {piece};
+    std::vector<AddressRange> sure = {piece}, doubtful;
     for (const Move& recent : recent_) {
-      const AddressRange doubtful = Intersection(piece, recent.to);
-      if (doubtful.length == 0 || !HasRegionIn(doubtful)) continue;
-      Subtract(doubtful, &sure);
-      std::vector<AddressRange> gone = {doubtful};
-      for (AddressRange mapped : mapped_parts(doubtful)) {
+      for (AddressRange part : sure) {
+        const AddressRange moved = Intersection(part, recent.to);
+        if (moved.length > 0 && HasRegionIn(moved)) doubtful.push_back(moved);
+      }
+      Subtract(recent.to, &sure);
+    }
+    for (AddressRange part : doubtful) {
+      std::vector<AddressRange> gone = {part};
+      for (AddressRange mapped : mapped_parts(part)) {
         Subtract(mapped, &gone);
         kept_.push_back(mapped);
       }
       // It was unmapped, or has moved on: then a REMAP is to come for it.
-      for (AddressRange part : gone) SetAside(part, /*doubted=*/true);
+      for (AddressRange gone_part : gone) SetAside(gone_part, /*doubted=*/true);
     }
     for (AddressRange part : sure) {
       for (const Region& region : Extract(part)) departed_.push_back(region);
@@ -323,12 +334,21 @@ void AddressSpace::NoteSettled() const {
 bool AddressSpace::Settle() {
   // Guarded by the lock in effect: it is set under the shared side, and read here.
   if (!settled_.exchange(false, std::memory_order_relaxed)) return false;
+  DropOutstanding();
+  return true;
+}
+
+void AddressSpace::DropOutstanding() {
   older_.clear();
   recent_.clear();
   departed_.clear();
   kept_.clear();
   awaited_ = false;
-  return true;
+}
+
+void AddressSpace::EndFork(bool all_told) {
+  for (const Older& older : older_) aliased_ = aliased_ || (!all_told && older.region.has_value());
+  DropOutstanding();
 }
 
 void AddressSpace::Restore(const std::vector<Region>& regions) {

@@ -122,6 +122,10 @@ class AddressSpace {
   // The parent has read a REMAP after the fork: what was set aside from there has moved before it.
   void FollowParent(uint64_t from, uint64_t to, uint64_t length, IsRegistered is_registered)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // Nothing more is to come of what happened before the fork. Where the parent has ended before all
+  // of it was told, memory that is in no region may be some that has moved: it counts as
+  // undeclared.
+  void EndFork(bool all_told) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // A child waits for this space to be settled.
   void AwaitSettling() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { awaited_ = true; }
 
@@ -160,6 +164,7 @@ class AddressSpace {
   // The piece of `region` at [start, end).
   static Region Cut(const Region& region, uint64_t start, uint64_t end);
   static Older Cut(const Older& older, AddressRange range);
+  void DropOutstanding() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void DropAliases(AddressRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void MoveAliases(AddressRange from, uint64_t to) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void Insert(const Region& region) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
@@ -191,7 +196,7 @@ class AddressSpace {
   std::vector<Move> recent_ ABSL_GUARDED_BY(lock_);
   std::vector<Region> departed_ ABSL_GUARDED_BY(lock_);
   bool awaited_ ABSL_GUARDED_BY(lock_) = false;
-  // Of those, against which an UNMAP was read, but where the kernel had memory.
+  // Parts of what was moved against which an UNMAP was read, but where the kernel had memory.
   std::vector<AddressRange> kept_ ABSL_GUARDED_BY(lock_);
   std::vector<Region> aliases_ ABSL_GUARDED_BY(lock_);
   std::vector<AddressRange> undeclared_ ABSL_GUARDED_BY(lock_);

@@ -71,12 +71,13 @@ bool LiveAttachment::Kill(const std::string& reason) {
     LogError(absl::StrCat(reason, "; the process cannot be killed, as its pid is not known"));
     return false;
   }
-  if (killed_.exchange(true)) return true;
+  if (killed_) return true;
   LogError(absl::StrCat(reason, "; the process is killed"));
   if (syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0) != 0 && errno != ESRCH) {
     LogError(absl::StrCat(Name(), ": kill failed: ", strerror(errno)));
     return false;
   }
+  killed_ = true;
   return true;
 }
 
@@ -86,15 +87,16 @@ void LiveAttachment::Gone() {
 
 absl::Status LiveAttachment::Start() {
   const auto self = shared_from_this();
-  absl::Status status;
   {
     MutexLock lock(mu_);
+    if (closed_) return absl::OkStatus();
+    absl::Status status;
     if (pidfd_) status = environment_.loop->Add(pidfd_.get(), [self] { self->Gone(); });
+    if (status.ok()) {
+      status = environment_.loop->Add(memory_->uffd->fd(), [self] { self->OnReadable(); });
+    }
+    if (!status.ok()) return status;
   }
-  if (status.ok()) {
-    status = environment_.loop->Add(memory_->uffd->fd(), [self] { self->OnReadable(); });
-  }
-  if (!status.ok()) return status;
   TickLater(kTick);
   return absl::OkStatus();
 }
@@ -102,7 +104,7 @@ absl::Status LiveAttachment::Start() {
 void LiveAttachment::StartDrain() {
   if (!options_.drain) return;
   auto drainer = std::make_shared<Drainer>(
-      memory_, fetcher_, source_->max_fetch(),
+      memory_, fetcher_, environment_.timers, source_->max_fetch(),
       [self = shared_from_this()](uint64_t left) { self->OnDrained(left); });
   environment_.timers->After(SteadyClock::duration(0), [drainer] { drainer->Run(); });
 }
@@ -122,10 +124,10 @@ bool LiveAttachment::CanBeIdentified() const {
 }
 
 void LiveAttachment::Close() {
-  closed_ = true;
-  environment_.loop->Remove(memory_->uffd->fd());
   {
     MutexLock lock(mu_);
+    closed_ = true;
+    environment_.loop->Remove(memory_->uffd->fd());
     if (pidfd_) environment_.loop->Remove(pidfd_.get());
   }
   fetcher_->Stop();
@@ -142,6 +144,17 @@ void LiveAttachment::OnDrained(uint64_t left) {
 }
 
 void LiveAttachment::SecureAbsentPages() {
+  PoisonAbsentPages();
+  // Pages that were on the move are found now.
+  const auto patience_ends = SteadyClock::now() + kPoisonPatience;
+  while (!killed_ && memory_->uffd->Probe() == SpaceState::kChanging &&
+         SteadyClock::now() < patience_ends) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  PoisonAbsentPages();
+}
+
+void LiveAttachment::PoisonAbsentPages() {
   Filler filler(memory_.get());
   for (PageRange pages : AbsentPages()) {
     if (options_.policy == FaultPolicy::kKill &&
@@ -215,7 +228,9 @@ void LiveAttachment::OnReadable() {
   }
   if (absl::IsResourceExhausted(status)) {
     PauseForDescriptors(status);
-  } else if (!status.ok()) {
+  } else if (status.ok()) {
+    out_of_descriptors_ = false;
+  } else {
     // Nobody would see its faults any more.
     Kill(absl::StrCat(Name(), ": ", status.ToString()));
     Gone();
@@ -240,9 +255,10 @@ void LiveAttachment::PauseForDescriptors(const absl::Status& status) {
   environment_.loop->Remove(fd);
   environment_.timers->After(kDescriptorRetry, [weak = weak_from_this(), fd] {
     const auto self = weak.lock();
-    if (self == nullptr || self->closed_) return;
+    if (self == nullptr) return;
     self->environment_.reserve->Refill();
-    self->out_of_descriptors_ = false;
+    MutexLock lock(self->mu_);
+    if (self->closed_) return;
     self->environment_.loop->Add(fd, [self] { self->OnReadable(); }).IgnoreError();
   });
 }
@@ -344,9 +360,12 @@ bool LiveAttachment::WasWiped(pid_t pid, AddressRange range) const {
 
 void LiveAttachment::Identify(pid_t thread) {
   const pid_t pid = ProcessOfThread(thread);
+  const std::vector<VmArea> areas = pid != 0 ? ReadSmaps(pid) : std::vector<VmArea>();
   const auto self = shared_from_this();
-  if (pid != 0) {
-    for (const VmArea& area : ReadSmaps(pid)) {
+  // The thread may be of another process that reads this one's memory (a debugger), or its number
+  // one of another pid namespace.
+  if (ServesOneOf(areas)) {
+    for (const VmArea& area : areas) {
       if (!area.wipe_on_fork || !WasWiped(pid, area.range)) continue;
       ExclusiveLock lock(memory_->space.map_changing_lock());
       memory_->space.Forget(area.range);
@@ -365,6 +384,17 @@ void LiveAttachment::Identify(pid_t thread) {
   environment_.loop->Post([self] {
     if (!self->closed_) self->OnReadable();
   });
+}
+
+bool LiveAttachment::ServesOneOf(const std::vector<VmArea>& areas) const {
+  bool found = false;
+  SharedLock lock(memory_->space.map_changing_lock());
+  for (const VmArea& area : areas) {
+    if (area.registered) {
+      memory_->space.ForEachPart(area.range, [&](const AddressSpace::Part&) { found = true; });
+    }
+  }
+  return found;
 }
 
 std::vector<AddressRange> LiveAttachment::MappedParts(AddressRange range) {

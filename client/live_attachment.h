@@ -15,6 +15,7 @@
 #include "client/fault/fault_reader.h"
 #include "client/fault/fetcher.h"
 #include "client/fault/paged_memory.h"
+#include "client/process_maps.h"
 #include "client/timers.h"
 #include "proto/mutex.h"
 
@@ -96,6 +97,9 @@ class LiveAttachment final : public Target,
   // marked since. Before anything was filled, so that what it has of it was there at its fork.
   bool WasWiped(pid_t pid, AddressRange range) const;
   bool CanBeIdentified() const;
+  // Whether memory of this address space is registered in one of them.
+  bool ServesOneOf(const std::vector<VmArea>& areas) const;
+  void PoisonAbsentPages();
   std::vector<PageRange> AbsentPages() const;
   void OnDrained(uint64_t left);
 

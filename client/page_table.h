@@ -25,6 +25,11 @@ enum class PageState : uint8_t {
 };
 inline constexpr int kPageStates = 4;
 
+// Whether a page in this state is fetched when it faults; the others are filled with zeros.
+constexpr bool IsFetched(PageState state) {
+  return state == PageState::kAbsent || state == PageState::kPoisoned;
+}
+
 // The legal changes of state; everything else is a bug:
 //   absent -> present (filled), zero (discarded), poisoned
 //   present -> present (filled by someone else before), zero

@@ -137,8 +137,9 @@ class PagerOnThreads final : public Pager {
       status = RegisterAll(request.mappings, (*memory)->uffd.get());
     }
     if (!status.ok()) {
-      Forget(attachment->id());
+      const auto forgotten = Forget(attachment->id());
       attachment->Close();
+      if (forgotten != nullptr) NoteEnded();
       return status;
     }
     attachment->StartDrain();
@@ -179,9 +180,13 @@ class PagerOnThreads final : public Pager {
       stopped_ = true;
     }
     // Again until no reader is left that may have had a forked child in its hands.
-    while (EndAll()) {
+    do {
+      {
+        MutexLock lock(mu_);
+        while (ending_ > 0) ended_.Wait(mu_);
+      }
       for (const auto& loop : loops_) loop->Flush();
-    }
+    } while (EndAll());
   }
 
  private:
@@ -237,18 +242,20 @@ class PagerOnThreads final : public Pager {
     LogDebug(absl::StrCat(child->Name(), ": began"));
   }
 
-  // The process goes on; its memory must not turn into zeros.
+  // Of one that was forgotten. The process goes on; its memory must not turn into zeros.
   void EndWithMemory(LiveAttachment& attachment, absl::string_view why) {
     attachment.SecureAbsentPages();
     attachment.Unregister();
     attachment.Close();
     LogEnd(attachment, why);
+    NoteEnded();
   }
 
   void OnGone(AttachmentId id) {
     if (const std::shared_ptr<LiveAttachment> attachment = Forget(id)) {
       attachment->Close();
       LogEnd(*attachment, "the process has ended");
+      NoteEnded();
     }
   }
 
@@ -260,10 +267,18 @@ class PagerOnThreads final : public Pager {
                      stats.poisoned_pages, " poisoned"));
   }
 
+  // NoteEnded() has to follow, once it is closed.
   std::shared_ptr<LiveAttachment> Forget(AttachmentId id) {
     MutexLock lock(mu_);
     auto node = attachments_.extract(id);
-    return node.empty() ? nullptr : std::move(node.mapped());
+    if (node.empty()) return nullptr;
+    ++ending_;
+    return std::move(node.mapped());
+  }
+  void NoteEnded() {
+    MutexLock lock(mu_);
+    --ending_;
+    ended_.SignalAll();
   }
 
   const bool serial_;
@@ -272,6 +287,9 @@ class PagerOnThreads final : public Pager {
   std::map<AttachmentId, std::shared_ptr<LiveAttachment>> attachments_ ABSL_GUARDED_BY(mu_);
   AttachmentId next_id_ ABSL_GUARDED_BY(mu_) = 1;
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
+  // Attachments that were forgotten, but that are not closed yet.
+  int ending_ ABSL_GUARDED_BY(mu_) = 0;
+  CondVar ended_;
   // Destroyed in this order: first the timers, whose tasks end attachments, which use the loops.
   const std::vector<std::unique_ptr<EventLoop>> loops_;
   ThreadTimers timers_;

@@ -27,6 +27,7 @@ std::vector<VmArea> Read(const std::string& path) {
       areas.push_back({{start, end - start}, permissions[3] == 's'});
     } else if (!areas.empty() && absl::StartsWith(line, "VmFlags:")) {
       areas.back().wipe_on_fork = absl::StrContains(line, " wf");
+      areas.back().registered = absl::StrContains(line, " um");
     }
   }
   return areas;

@@ -16,7 +16,9 @@ namespace faultline {
 struct VmArea {
   AddressRange range;
   bool shared = false;
-  bool wipe_on_fork = false;  // from ReadSmaps() only
+  // From ReadSmaps() only.
+  bool wipe_on_fork = false;
+  bool registered = false;  // with some userfaultfd, for missing pages
 };
 
 // The memory areas of process `pid`, ascending; empty where they cannot be read.

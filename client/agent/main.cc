@@ -146,8 +146,8 @@ struct Agent {
     // Only now, so that peers that watch their connection find all decided.
     handovers.reset();
     pager.reset();
+    delays.reset();  // its tasks use the page server
     page_server.reset();
-    delays.reset();
   }
 };
 

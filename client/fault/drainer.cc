@@ -10,6 +10,9 @@ namespace {
 // Runs under way at a time: enough for several threads to fill while others are on the wire.
 constexpr int kWindow = 8;
 
+// Between two looks at an address space that keeps changing.
+constexpr auto kSettlePause = std::chrono::milliseconds(2);
+
 // A page that is being moved just as it is filled may be missed by a pass, but hardly by all.
 constexpr int kSamePasses = 3;
 
@@ -31,9 +34,10 @@ class Drainer::Ticket {
 };
 
 Drainer::Drainer(std::shared_ptr<PagedMemory> memory, std::shared_ptr<Fetcher> fetcher,
-                 PageCount max_fetch, std::function<void(uint64_t left)> drained)
+                 Timers* timers, PageCount max_fetch, std::function<void(uint64_t left)> drained)
     : memory_(std::move(memory)),
       fetcher_(std::move(fetcher)),
+      timers_(timers),
       max_run_(std::min(max_fetch, kMaxFillChunk)),
       drained_(std::move(drained)),
       cursor_(memory_->table->range().first) {}
@@ -53,6 +57,11 @@ std::optional<PageRange> Drainer::NextRun() {
   }
   cursor_ = table.range().end();
   return std::nullopt;
+}
+
+bool Drainer::IsUnsettled() const {
+  SharedLock lock(memory_->space.map_changing_lock());
+  return memory_->space.unsettled();
 }
 
 bool Drainer::EndPass() {
@@ -84,6 +93,13 @@ void Drainer::Pump() {
         found_ += run->count.raw();
       } else {
         left = found_;
+        if (under_way_ == 0 && IsUnsettled()) {
+          cursor_ = memory_->table->range().first;
+          found_ = 0;
+          pumping_ = false;
+          timers_->After(kSettlePause, [self = shared_from_this()] { self->Pump(); });
+          return;
+        }
         finished = under_way_ == 0 && EndPass();
         finished_ = finished;
         if (finished || under_way_ > 0) pumping_ = false;

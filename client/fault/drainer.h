@@ -21,7 +21,7 @@ class Drainer : public std::enable_shared_from_this<Drainer> {
  public:
   // `drained` is called once, when nothing is left but `left` pages that cannot be had; not where
   // the fetcher is stopped before.
-  Drainer(std::shared_ptr<PagedMemory> memory, std::shared_ptr<Fetcher> fetcher,
+  Drainer(std::shared_ptr<PagedMemory> memory, std::shared_ptr<Fetcher> fetcher, Timers* timers,
           PageCount max_fetch, std::function<void(uint64_t left)> drained);
 
   // Starts. Fetches, and with some sources fills, on the calling thread.
@@ -33,6 +33,8 @@ class Drainer : public std::enable_shared_from_this<Drainer> {
   // The next run that is absent and mapped, from the cursor on; moves the cursor behind it. None at
   // the end of the volume.
   std::optional<PageRange> NextRun() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Whether pages may be on the move, of which it is not known where they are.
+  bool IsUnsettled() const;
   // Whether the pass that has ended was the last.
   bool EndPass() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Pump();
@@ -40,6 +42,7 @@ class Drainer : public std::enable_shared_from_this<Drainer> {
 
   const std::shared_ptr<PagedMemory> memory_;
   const std::shared_ptr<Fetcher> fetcher_;
+  Timers* const timers_;  // outlives it
   const PageCount max_run_;
   const std::function<void(uint64_t left)> drained_;
   Mutex mu_;

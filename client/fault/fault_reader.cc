@@ -80,7 +80,7 @@ absl::StatusOr<size_t> FaultReader::ReadBatch() {
   }
   for (AddressRange range : woken_) WakeAll(range);
   woken_.clear();
-  for (std::shared_ptr<PagedMemory>& child : settled_children) host_->OnFork(std::move(child));
+  for (std::shared_ptr<PagedMemory>& child : settled_children) Release(std::move(child), true);
   if (changed) fetcher_->Kick();
   if (std::exchange(displaced_, false)) {
     for (int i = 0; i < kCatchUpSteps && host_->IsRunning(); ++i) {
@@ -136,8 +136,16 @@ void FaultReader::Apply(ForkEvent& event) {
 
 void FaultReader::ReleaseChildren() {
   for (std::shared_ptr<PagedMemory>& child : std::exchange(children_, {})) {
-    host_->OnFork(std::move(child));
+    Release(std::move(child), false);
   }
+}
+
+void FaultReader::Release(std::shared_ptr<PagedMemory> child, bool all_told) {
+  {
+    ExclusiveLock lock(child->space.map_changing_lock());
+    child->space.EndFork(all_told);
+  }
+  host_->OnFork(std::move(child));
 }
 
 void FaultReader::Apply(const RemapEvent& event) {
@@ -233,10 +241,8 @@ void FaultReader::Resolve() {
   for (uint64_t address : refused) Refuse(address);
 
   std::sort(demanded_.begin(), demanded_.end());
-  const auto is_fetched = [this](PageIndex page) {
-    const PageState state = memory_->table->Get(page);
-    return state == PageState::kAbsent || state == PageState::kPoisoned;
-  };
+  // No lock is needed: pages change and tables are cloned on this thread only, but for fills.
+  const auto is_fetched = [this](PageIndex page) { return IsFetched(memory_->table->Get(page)); };
   for (size_t i = 0; i < demanded_.size();) {
     // Neighbours that are filled from the same place travel together.
     const bool fetched = is_fetched(demanded_[i]);

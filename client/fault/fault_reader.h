@@ -37,8 +37,8 @@ class ReaderHost {
 // resolves those against the map as it is then, since the kernel returns faults before the events
 // that explain them ("resolve_after_drain"), and has their pages fetched.
 //
-// Never waits for a page or for the source; for another thread's event a few milliseconds, in the
-// rare case that one is known to be on its way. Drain() is for one thread at a time; the rest is
+// Never waits for a page or for the source; for another thread's event at most 20 ms, in the rare
+// case that one is known to be on its way. Drain() is for one thread at a time; the rest is
 // thread-safe.
 class FaultReader {
  public:
@@ -70,6 +70,7 @@ class FaultReader {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(memory_->space.map_changing_lock());
   void Discard(const AddressSpace::Part& part)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(memory_->space.map_changing_lock());
+  void Release(std::shared_ptr<PagedMemory> child, bool all_told);
   void NoteEvent(const char* name, AddressRange range);
   void WakeAll(AddressRange range);
   void Resolve();

@@ -67,6 +67,14 @@ struct Fetcher::Install {
 void Fetcher::Stop() {
   stopped_ = true;
   for (int n = entries_; n != 0; n = entries_) entries_.wait(n);
+  // What waits holds this alive.
+  parking_->Clear();
+  if (executor_) {
+    executor_([self = shared_from_this()] {
+      self->waiting_demand_.clear();
+      self->waiting_bulk_.clear();
+    });
+  }
 }
 
 Fetcher::Job Fetcher::NewJob(PageRange pages) const {
@@ -267,7 +275,7 @@ void Fetcher::StrayAgain(uint64_t address, Held held) {
       SharedLock lock(memory_->space.map_changing_lock());
       state = memory_->table->Get(*page);
     }
-    if (state == PageState::kAbsent) {
+    if (IsFetched(state)) {
       Try(NewJob(single));
     } else {
       Fill(single, nullptr, NewJob(single));

@@ -57,7 +57,7 @@ FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* ste
   }
   PageRange run{pages.first, std::min(located->count, step->limit)};
   const PageState state = memory_->table->Get(run.first);
-  const bool discarded = state == PageState::kZero || state == PageState::kPresent;
+  const bool discarded = !IsFetched(state);
   run.count = discarded ? PageCount(1) : memory_->table->RunOfSameState(run);
 
   // Before the ioctl ("take_before_fill"; see FaultQueue).
@@ -75,7 +75,7 @@ FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* ste
   Commit({run.first, step->filled}, op, !waiting.empty());
   const FillEnd end = Judge(result, range, run.first + step->filled, step);
   const PageIndex reached = run.first + step->filled + step->passed;
-  WakeAliases(PageRange::Between(run.first, reached));
+  ServeAliases(PageRange::Between(run.first, reached), op);
   if (end != FillEnd::kTargetGone) memory_->queue.PutBack(waiting, reached);
   if (op == Op::kPoison) return end;
   for (const FaultQueue::Waiting& served : waiting) {
@@ -170,13 +170,16 @@ FillEnd Filler::Judge(FillResult result, AddressRange range, std::optional<PageI
   }
 }
 
-void Filler::WakeAliases(PageRange pages) {
+void Filler::ServeAliases(PageRange pages, Op op) {
   for (const AddressSpace::Part& alias : memory_->space.aliases()) {
     const PageRange part = alias.pages().Intersect(pages);
     if (part.empty()) continue;
+    const AddressRange range{alias.range.start + (part.first - alias.first).in_bytes(),
+                             part.size_bytes()};
+    // Poison is of one address; a page that was filled is of the memory, and only to be looked at.
+    if (op == Op::kPoison) memory_->uffd->Poison(range);
     Count(memory_->counters.wakes);
-    memory_->uffd->Wake(
-        {alias.range.start + (part.first - alias.first).in_bytes(), part.size_bytes()});
+    memory_->uffd->Wake(range);
   }
 }
 

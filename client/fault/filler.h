@@ -87,8 +87,9 @@ class Filler {
   FillEnd Judge(FillResult result, AddressRange range, std::optional<PageIndex> page, Step* step)
       ABSL_SHARED_LOCKS_REQUIRED(memory_->space.map_changing_lock());
   void WakePage(uint64_t address);
-  // Wakes who waits for `pages` at other addresses than those that were filled.
-  void WakeAliases(PageRange pages) ABSL_SHARED_LOCKS_REQUIRED(memory_->space.map_changing_lock());
+  // Does for who waits for `pages` at other addresses what was done at those that were filled.
+  void ServeAliases(PageRange pages, Op op)
+      ABSL_SHARED_LOCKS_REQUIRED(memory_->space.map_changing_lock());
 
   PagedMemory* const memory_;
 };

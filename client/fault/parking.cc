@@ -40,6 +40,12 @@ void Parking::Run(uint64_t id) {
   retry();
 }
 
+void Parking::Clear() {
+  std::map<uint64_t, Parked> dropped;  // dies after the lock is released: it may own anything
+  MutexLock lock(mu_);
+  dropped.swap(parked_);
+}
+
 size_t Parking::size() const {
   MutexLock lock(mu_);
   return parked_.size();

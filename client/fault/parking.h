@@ -29,6 +29,9 @@ class Parking : public std::enable_shared_from_this<Parking> {
   // An event was read: everything that is parked is tried again.
   void Kick();
 
+  // Drops everything that is parked.
+  void Clear();
+
   size_t size() const;
   // Since when the fill that was held off longest waits.
   std::optional<SteadyClock::time_point> OldestSince() const;

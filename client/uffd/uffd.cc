@@ -117,6 +117,7 @@ class KernelUffd final : public Uffd {
     request.range = ToKernel(range);
     request.mode = UFFDIO_CONTINUE_MODE_DONTWAKE;
     if (ioctl(fd_.get(), UFFDIO_CONTINUE, &request) == 0) return true;
+    if (errno == EAGAIN && request.mapped > 0) return true;
     if (errno == EAGAIN) return std::nullopt;
     return errno != ENOENT;
   }
