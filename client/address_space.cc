@@ -65,6 +65,7 @@ AddressSpace::AddressSpace(ForkOf, const AddressSpace& parent) {
   }
   recent_ = parent.recent_;
   departed_ = parent.departed_;
+  empty_ = parent.empty_;
   aliases_ = parent.aliases_;
   undeclared_ = parent.undeclared_;
   aliased_ = parent.aliased_;
@@ -112,8 +113,10 @@ AddressSpace::Region AddressSpace::Cut(const Region& region, uint64_t start, uin
 }
 
 AddressSpace::Older AddressSpace::Cut(const Older& older, AddressRange range) {
-  if (!older.region) return {range, std::nullopt};
-  return {range, Cut(*older.region, range.start, range.end()), older.doubted};
+  Older cut = older;
+  cut.range = range;
+  if (older.region) cut.region = Cut(*older.region, range.start, range.end());
+  return cut;
 }
 
 std::optional<PageRange> AddressSpace::NextPages(PageIndex page) const {
@@ -223,6 +226,7 @@ void AddressSpace::Unmap(AddressRange range, MappedParts mapped_parts) {
   if (late) late_unmaps_.fetch_add(1, std::memory_order_relaxed);
   if (ambiguous) ambiguous_.fetch_add(1, std::memory_order_relaxed);
   for (AddressRange piece : rest) {
+    Subtract(piece, &empty_);
     // What was moved here moments ago is in doubt, the rest is not.
     std::vector<AddressRange> sure = {piece}, doubtful;
     for (const Move& recent : recent_) {
@@ -273,10 +277,25 @@ void AddressSpace::MoveAliases(AddressRange from, uint64_t to) {
   aliases_.insert(aliases_.end(), moved.begin(), moved.end());
 }
 
+std::vector<AddressRange> AddressSpace::TakeEmpty(AddressRange range) {
+  std::vector<AddressRange> taken;
+  for (AddressRange piece : empty_) {
+    const AddressRange common = Intersection(piece, range);
+    if (common.length > 0) taken.push_back(common);
+  }
+  Subtract(range, &empty_);
+  return taken;
+}
+
 bool AddressSpace::SetAside(AddressRange range, bool doubted) {
   const std::vector<Region> regions = Extract(range);
   for (const Region& region : regions) older_.push_back({region.range, region, doubted});
-  return !regions.empty();
+  bool any = !regions.empty();
+  for (AddressRange piece : TakeEmpty(range)) {
+    older_.push_back({piece, std::nullopt, doubted, /*empty=*/true});
+    any = true;
+  }
+  return any;
 }
 
 bool AddressSpace::Remap(uint64_t from, uint64_t to, uint64_t length) {
@@ -289,17 +308,20 @@ bool AddressSpace::Remap(uint64_t from, uint64_t to, uint64_t length) {
   DropAliases({to, length});
   MoveAliases({from, length}, to);
   std::vector<Region> moved;
+  std::vector<AddressRange> moved_empty;
   // Memory that something else was moved upon was there first, so it has left first.
   bool ambiguous = false;
   const std::vector<AddressRange> rest = TakeOlder(
-      {from, length}, [](const Older& older) { return older.region.has_value(); },
+      {from, length}, [](const Older& older) { return older.IsMemory(); },
       [&](const Older& older) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) {
-        moved.push_back(*older.region);
+        if (older.region) moved.push_back(*older.region);
+        if (older.empty) moved_empty.push_back(older.range);
         ambiguous = ambiguous || HasRegionIn(older.range);
       });
   if (ambiguous) ambiguous_.fetch_add(1, std::memory_order_relaxed);
   for (AddressRange piece : rest) {
     for (const Region& region : Extract(piece)) moved.push_back(region);
+    for (AddressRange part : TakeEmpty(piece)) moved_empty.push_back(part);
   }
   // The addresses it has left wait for their UNMAP, which must not hit what is moved there next.
   older_.push_back({{from, length}, std::nullopt});
@@ -316,6 +338,9 @@ bool AddressSpace::Remap(uint64_t from, uint64_t to, uint64_t length) {
     if (region.shared) aliases_.push_back(region);
     region.range.start = region.range.start - from + to;
     Insert(region);
+  }
+  for (AddressRange part : moved_empty) {
+    empty_.push_back({part.start - from + to, part.length});
   }
   recent_.push_back({from, {to, length}});
   return displaced;
@@ -339,6 +364,14 @@ bool AddressSpace::Settle() {
 }
 
 void AddressSpace::DropOutstanding() {
+  // What has moved away and was not unmapped is left behind.
+  for (const Older& older : older_) {
+    if (older.IsMemory()) continue;
+    std::vector<AddressRange> left = {older.range};
+    for (AddressRange known : empty_) Subtract(known, &left);
+    ForEachPart(older.range, [&](const Part& part) { Subtract(part.range, &left); });
+    empty_.insert(empty_.end(), left.begin(), left.end());
+  }
   older_.clear();
   recent_.clear();
   departed_.clear();

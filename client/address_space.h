@@ -155,15 +155,22 @@ class AddressSpace {
   // an event that says so is yet to come.
   struct Older {
     AddressRange range;
-    // Where in the volume; none where the memory has moved away.
+    // Where in the volume; none where the memory has moved away, or is of no region.
     std::optional<Region> region;
     // It was unmapped, most probably; only if nothing comes here before, a REMAP may say otherwise.
     bool doubted = false;
+    // Memory that is in no region, and has not moved away.
+    bool empty = false;
+
+    // Whether there is something that can move.
+    bool IsMemory() const { return region.has_value() || empty; }
   };
 
   // The piece of `region` at [start, end).
   static Region Cut(const Region& region, uint64_t start, uint64_t end);
   static Older Cut(const Older& older, AddressRange range);
+  // Removes what of `range` is known to be memory of no region, and returns it.
+  std::vector<AddressRange> TakeEmpty(AddressRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void DropOutstanding() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void DropAliases(AddressRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void MoveAliases(AddressRange from, uint64_t to) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
@@ -198,6 +205,9 @@ class AddressSpace {
   bool awaited_ ABSL_GUARDED_BY(lock_) = false;
   // Parts of what was moved against which an UNMAP was read, but where the kernel had memory.
   std::vector<AddressRange> kept_ ABSL_GUARDED_BY(lock_);
+  // Where memory is known to be that is in no region: MREMAP_DONTUNMAP has left it. It reads as
+  // zeros, as whatever is not known does, but what comes after it must not be taken for it.
+  std::vector<AddressRange> empty_ ABSL_GUARDED_BY(lock_);
   std::vector<Region> aliases_ ABSL_GUARDED_BY(lock_);
   std::vector<AddressRange> undeclared_ ABSL_GUARDED_BY(lock_);
   bool aliased_ ABSL_GUARDED_BY(lock_) = false;
