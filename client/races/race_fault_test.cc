@@ -206,9 +206,9 @@ TEST_P(RaceFault, Race16_ASignalMakesAThreadFaultTwiceAndItIsFetchedOnce) {
   std::atomic<bool> right = false;
   TargetThread waiter([&] { right = PageHolds(arena_.At(3), 3); });
   for (uint64_t faults = 1; faults <= 5; ++faults) {
-    ASSERT_TRUE(
-        EventuallyStats(id, [&](const auto& stats) { return stats.faults_total >= faults; }));
-    EXPECT_EQ(Stats(id).waiting_faults, 1u);
+    ASSERT_TRUE(EventuallyStats(id, [&](const auto& stats) {
+      return stats.faults_total >= faults && stats.waiting_faults == 1;
+    }));
     ASSERT_EQ(pthread_kill(waiter.handle(), SIGUSR1), 0);
   }
   source_->Release();
