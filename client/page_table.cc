@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <bit>
@@ -437,7 +438,8 @@ PageCount PageTable::RunOfSameState(PageRange pages) const {
     rest = PageRange::Between(rest.first + run, rest.end());
     if (run < part.pages.count) break;
   }
-  return rest.first - pages.first;
+  // The first page, which may have changed since, at least.
+  return std::max(rest.first - pages.first, PageCount(1));
 }
 
 PageCount PageTable::CountOf(PageState state) const {

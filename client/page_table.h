@@ -65,8 +65,9 @@ class PageTable {
   bool Set(PageIndex page, PageState state);
   // Set() for each of `pages`, much faster; pages whose change is not legal stay as they are.
   void SetAll(PageRange pages, PageState state);
-  // The pages from the front of `pages` that are in the same state as the first, in number. Fast
-  // over chunks that were never changed.
+  // The pages from the front of `pages` that are in the same state as the first, in number: at
+  // least 1, also where another thread changes the first meanwhile. Fast over chunks that were
+  // never changed. REQUIRES: `pages` is not empty.
   PageCount RunOfSameState(PageRange pages) const;
 
   PageRange range() const { return range_; }

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <random>
 #include <string>
 #include <thread>
@@ -335,6 +336,22 @@ TEST(PageTable, CountsAreRightAfterThreadsHaveRacedForTheSamePages) {
     EXPECT_EQ(table->CountOf(static_cast<PageState>(state)), PageCount(counts[state]));
   }
   EXPECT_EQ(clone->RunOfSameState(Pages(0, kPages)), PageCount(kPages));
+}
+
+// Shared pages change under whoever looks at them: a clone is another process's.
+TEST(PageTableShared, ARunIsNeverEmptyWhileAnotherCloneChangesItsFirstPage) {
+  const PageRange range{PageIndex(0), PageCount(64)};
+  auto table = *PageTable::Create(range, {range});
+  auto clone = *table->Clone();
+  std::atomic<bool> stop = false;
+  std::thread changer([&] {
+    for (int i = 0; !stop; ++i) {
+      clone->Set(PageIndex(0), i % 2 == 0 ? PageState::kZero : PageState::kPresent);
+    }
+  });
+  for (int i = 0; i < 200'000; ++i) ASSERT_GE(table->RunOfSameState(range), PageCount(1));
+  stop = true;
+  changer.join();
 }
 
 }  // namespace
