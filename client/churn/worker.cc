@@ -314,8 +314,11 @@ void Worker::AdviseFork(Slot& slot) {
   Advice after = Advice::kNone;
   switch (slot.advice) {
     case Advice::kNone:
-      after = company_->memory == MemoryKind::kAnon && random_.OneIn(2) ? Advice::kWipe
-                                                                        : Advice::kDontFork;
+      // Not in a child: of memory that it marks before its first fault, the kernel does not tell
+      // that it was not wiped by the child's own fork (README, "What it does not do yet").
+      after = company_->memory == MemoryKind::kAnon && depth_ == 0 && random_.OneIn(2)
+                  ? Advice::kWipe
+                  : Advice::kDontFork;
       advice = after == Advice::kWipe ? MADV_WIPEONFORK : MADV_DONTFORK;
       break;
     case Advice::kWipe:
