@@ -31,8 +31,6 @@ constexpr int kMaxBatchesPerDrain = 16;
 constexpr auto kCatchUpStep = std::chrono::microseconds(500);
 constexpr int kCatchUpSteps = 40;
 
-void Count(std::atomic<uint64_t>& counter) { counter.fetch_add(1, std::memory_order_relaxed); }
-
 }  // namespace
 
 FaultReader::FaultReader(PagedMemory* memory, std::shared_ptr<Fetcher> fetcher, Target* target,

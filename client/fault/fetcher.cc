@@ -228,7 +228,10 @@ void Fetcher::Fill(PageRange pages, const std::byte* bytes, const Job& job) {
     copy = std::make_shared<const std::string>(
         reinterpret_cast<const char*>(bytes) + report.done.in_bytes(), rest.size_bytes());
   }
-  Install install{rest, std::move(copy), rest, job, NewHeld()};
+  ParkInstall({rest, std::move(copy), rest, job, NewHeld()});
+}
+
+void Fetcher::ParkInstall(Install install) {
   Park(install.held, [this, install](Held held) mutable {
     install.held = held;
     Refill(std::move(install));
@@ -251,10 +254,7 @@ void Fetcher::Refill(Install install) {
                    absl::StrCat("fill: ", strerror(report.error != 0 ? report.error : EAGAIN))));
   } else if (report.end == FillEnd::kTryAgain) {
     install.pages = rest;
-    Park(install.held, [this, install = std::move(install)](Held held) mutable {
-      install.held = held;
-      Refill(std::move(install));
-    });
+    ParkInstall(std::move(install));
   }
 }
 
@@ -312,13 +312,9 @@ void Fetcher::Fail(PageRange pages, const absl::Status& why) {
       [[fallthrough]];
     case FaultPolicy::kPoison:
       LogError(absl::StrCat(reason, "; access to it gets SIGBUS from now on"));
-      PoisonOrKill(pages, reason);
+      PoisonAgain(pages, reason, NewHeld());
       return;
   }
-}
-
-void Fetcher::PoisonOrKill(PageRange pages, const std::string& reason) {
-  PoisonAgain(pages, reason, NewHeld());
 }
 
 void Fetcher::PoisonAgain(PageRange pages, const std::string& reason, Held held) {

@@ -107,8 +107,8 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   void OnFetchFailed(Job job, const absl::Status& status);
   // Fills `pages` with `bytes`, null: zeros. Keeps a copy of what has to be filled later.
   void Fill(PageRange pages, const std::byte* bytes, const Job& job);
+  void ParkInstall(Install install);
   void Refill(Install install);
-  void PoisonOrKill(PageRange pages, const std::string& reason);
   // Tries again after a fill was held off; `backoff` and `since` are updated for the next time.
   struct Held {
     SteadyClock::duration backoff;

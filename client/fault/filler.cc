@@ -6,13 +6,6 @@
 #include <algorithm>
 
 namespace faultline {
-namespace {
-
-void Count(std::atomic<uint64_t>& counter, uint64_t n = 1) {
-  counter.fetch_add(n, std::memory_order_relaxed);
-}
-
-}  // namespace
 
 // What one ioctl did.
 struct Filler::Step {

@@ -45,6 +45,10 @@ struct FaultCounters {
   LatencyHistogram fault_latency;  // from the message being read to the page being filled
 };
 
+inline void Count(FaultCounters::Counter& counter, uint64_t n = 1) {
+  counter.fetch_add(n, std::memory_order_relaxed);
+}
+
 // Thread-safe, each part by its own contract.
 struct PagedMemory {
   PagedMemory(std::unique_ptr<Uffd> uffd_in, const std::vector<Mapping>& mappings,
