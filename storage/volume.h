@@ -51,6 +51,7 @@ struct VolumeInfo {
   uint64_t epoch = 0;           // of the last writer; 0 if there never was one
   Durability durability = Durability::kSync;
   absl::Time created;
+  LayerId working_set;  // the layer that holds it, shared with others that have the same; or none
 
   PageCount size() const { return PageCount::CoveringBytes(size_bytes); }
 };

@@ -6,14 +6,13 @@
 #include <absl/strings/strip.h>
 
 #include <algorithm>
-#include <optional>
-#include <set>
 #include <utility>
 
 #include "proto/log.h"
 #include "proto/page_codec.h"
 #include "proto/volume_name.h"
 #include "storage/volume_record.pb.h"
+#include "storage/working_set_layer.h"
 
 namespace faultline {
 namespace {
@@ -45,6 +44,7 @@ MetaChange RecordChange(const VolumeInfo& info) {
   record.set_epoch(info.epoch);
   record.set_durability(static_cast<VolumeRecord::Durability>(info.durability));
   record.set_created_unix_us(absl::ToUnixMicros(info.created));
+  record.set_working_set(info.working_set.raw());
   return {VolumeKey(info.name), record.SerializeAsString()};
 }
 
@@ -75,7 +75,15 @@ absl::StatusOr<VolumeInfo> ParseRecord(absl::string_view name, absl::string_view
   info.epoch = record.epoch();
   info.durability = static_cast<Durability>(record.durability());
   info.created = absl::FromUnixMicros(record.created_unix_us());
+  info.working_set = LayerId(record.working_set());
   return info;
+}
+
+// All layers that the record of `info` names.
+std::vector<LayerId> LayersOf(const VolumeInfo& info) {
+  std::vector<LayerId> layers = info.layers;
+  if (info.working_set != LayerId()) layers.push_back(info.working_set);
+  return layers;
 }
 
 absl::Status CheckSize(absl::string_view name, uint64_t size_bytes) {
@@ -178,7 +186,8 @@ absl::Status VolumeCatalog::Load() {
   for (const auto& [key, value] : *meta) {
     uint64_t number = 0;
     if (absl::string_view name = key; absl::ConsumePrefix(&name, kVolumePrefix)) {
-      if (absl::Status status = LoadRecord(name, value); !status.ok()) return status;
+      // Ordered by key: those of the layers came before.
+      if (absl::Status status = LoadRecord(name, value, known); !status.ok()) return status;
     } else if (absl::string_view id = key; absl::ConsumePrefix(&id, kLayerPrefix)) {
       if (!absl::SimpleAtoi(id, &number)) return DamagedMeta(key, "is not the key of a layer");
       known.insert(LayerId(number));
@@ -204,11 +213,17 @@ absl::Status VolumeCatalog::Load() {
   return absl::OkStatus();
 }
 
-absl::Status VolumeCatalog::LoadRecord(absl::string_view name, absl::string_view bytes) {
+absl::Status VolumeCatalog::LoadRecord(absl::string_view name, absl::string_view bytes,
+                                       const std::set<LayerId>& known) {
   absl::StatusOr<VolumeInfo> info = ParseRecord(name, bytes);
   if (!info.ok()) return info.status();
   if (FindById(info->id).ok()) {
     return DamagedMeta(VolumeKey(name), "has the id of another volume");
+  }
+  // A program that knows of no working sets takes their layers for garbage.
+  if (info->working_set != LayerId() && !known.contains(info->working_set)) {
+    LogWarning(absl::StrCat("the working set of volume \"", name, "\" is gone, so it has none"));
+    info->working_set = LayerId();
   }
   Add(*info);
   return absl::OkStatus();
@@ -249,7 +264,7 @@ MetaChange VolumeCatalog::NextIdChange() const {
 }
 
 void VolumeCatalog::Add(const VolumeInfo& info) {
-  for (const LayerId layer : info.layers) ++layer_users_[layer];
+  for (const LayerId layer : LayersOf(info)) ++layer_users_[layer];
   auto volume = std::make_shared<Volume>(store_.get(), info);
   MutexLock lock(mu_);
   volumes_[info.name] = volume;
@@ -257,7 +272,7 @@ void VolumeCatalog::Add(const VolumeInfo& info) {
 }
 
 void VolumeCatalog::Remove(const VolumeInfo& info) {
-  Release(info.layers);
+  Release(LayersOf(info));
   MutexLock lock(mu_);
   volumes_.erase(info.name);
   by_id_.erase(info.id);
@@ -494,6 +509,7 @@ absl::StatusOr<VolumeInfo> VolumeCatalog::CommitImport(const ImportIntoLayer& im
     replaced = target.info_;
     changed = target.info_;
     changed.layers = {import.layer_};
+    changed.working_set = LayerId();
     changed.parent.clear();
     if (changed.epoch > 0) ++changed.epoch;
     const MetaChange changes[] = {RecordChange(changed)};
@@ -501,9 +517,114 @@ absl::StatusOr<VolumeInfo> VolumeCatalog::CommitImport(const ImportIntoLayer& im
     target.info_ = changed;
   }
   ++layer_users_[import.layer_];
-  Release(replaced.layers);
+  Release(LayersOf(replaced));
   CollectGarbage();
   return changed;
+}
+
+absl::Status VolumeCatalog::CheckWorkingSetChange(const VolumeInfo& info) const {
+  if (!store_->read_only()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("the working set of volume \"", info.name,
+                   "\" cannot be kept: this server serves a raw image, read-only"));
+}
+
+absl::StatusOr<std::optional<PageSet>> VolumeCatalog::FindWorkingSet(const VolumeInfo& info) const {
+  if (info.working_set == LayerId()) return std::nullopt;
+  absl::StatusOr<PageSet> set = ReadWorkingSet(*store_, info.working_set, info.size());
+  if (set.ok()) return *std::move(set);
+  if (!absl::IsDataLoss(set.status())) return set.status();
+  bool first = false;
+  {
+    MutexLock lock(mu_);
+    first = damage_logged_.insert(info.working_set).second;
+  }
+  if (first) {
+    LogError(absl::StrCat("the working set of volume \"", info.name,
+                          "\" is damaged, so it counts as none: ", set.status().message()));
+  }
+  return std::nullopt;
+}
+
+absl::StatusOr<PageSet> VolumeCatalog::GetWorkingSet(uint64_t volume_id) const {
+  const absl::StatusOr<std::shared_ptr<Volume>> volume = FindById(volume_id);
+  if (!volume.ok()) return volume.status();
+  const VolumeInfo info = (*volume)->info();
+  absl::StatusOr<std::optional<PageSet>> stored = FindWorkingSet(info);
+  if (!stored.ok()) return stored.status();
+  if (stored->has_value()) return **std::move(stored);
+  return PageSet::Create(info.size());
+}
+
+absl::StatusOr<PageCount> VolumeCatalog::MergeWorkingSet(uint64_t volume_id, const PageSet& pages) {
+  MutexLock lock(change_mu_);
+  const absl::StatusOr<std::shared_ptr<Volume>> volume = FindById(volume_id);
+  if (!volume.ok()) return volume.status();
+  const VolumeInfo info = (*volume)->info();
+  if (absl::Status status = CheckWorkingSetChange(info); !status.ok()) return status;
+  if (pages.volume_size() != info.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("volume \"", info.name, "\" has ",
+                                                   info.size().raw(), " pages, the set is of ",
+                                                   pages.volume_size().raw()));
+  }
+  absl::StatusOr<std::optional<PageSet>> stored = FindWorkingSet(info);
+  if (!stored.ok()) return stored.status();
+  const bool add_in_place = stored->has_value() && layer_users_[info.working_set] == 1;
+  absl::StatusOr<PageSet> set =
+      stored->has_value() ? **std::move(stored) : PageSet::Create(info.size());
+  if (!set.ok()) return set.status();
+  const PageCount before = set->count();
+  set->Merge(pages);
+  if (set->count() == before) return before;
+  if (set->CountRuns() > kMaxPageSetRuns) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the working set of volume \"", info.name, "\" would have more than ",
+                     kMaxPageSetRuns, " runs, the most that are kept; clear it to start anew"));
+  }
+  const absl::Status status = add_in_place ? WriteWorkingSet(*store_, info.working_set, *set)
+                                           : StoreWorkingSetAside(volume->get(), *set);
+  if (!status.ok()) return status;
+  return set->count();
+}
+
+absl::Status VolumeCatalog::StoreWorkingSetAside(Volume* volume, const PageSet& set) {
+  const LayerId layer(NewId());
+  const MetaChange changes[] = {NextIdChange(), LayerChange(layer)};
+  if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
+  absl::Status status = WriteWorkingSet(*store_, layer, set);
+  if (status.ok()) status = SwitchWorkingSet(volume, layer);
+  if (!status.ok()) {
+    garbage_.push_back(layer);
+    CollectGarbage();
+  }
+  return status;
+}
+
+absl::Status VolumeCatalog::SwitchWorkingSet(Volume* volume, LayerId layer) {
+  // Only what holds change_mu_ changes a volume's info, so its readers need not wait for the disk.
+  VolumeInfo changed = volume->info();
+  const LayerId before = std::exchange(changed.working_set, layer);
+  const MetaChange changes[] = {RecordChange(changed)};
+  if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
+  {
+    ExclusiveLock lock(volume->mu_);
+    volume->info_.working_set = layer;
+  }
+  if (layer != LayerId()) ++layer_users_[layer];
+  if (before != LayerId()) Release({before});
+  CollectGarbage();
+  return absl::OkStatus();
+}
+
+absl::Status VolumeCatalog::ClearWorkingSet(absl::string_view name) {
+  if (absl::Status status = CheckVolumeName(name); !status.ok()) return status;
+  MutexLock lock(change_mu_);
+  const absl::StatusOr<std::shared_ptr<Volume>> volume = Find(name);
+  if (!volume.ok()) return volume.status();
+  const VolumeInfo info = (*volume)->info();
+  if (absl::Status status = CheckWorkingSetChange(info); !status.ok()) return status;
+  if (info.working_set == LayerId()) return absl::OkStatus();
+  return SwitchWorkingSet(volume->get(), LayerId());
 }
 
 absl::StatusOr<uint64_t> VolumeCatalog::StoredBytes(const VolumeInfo& info) const {

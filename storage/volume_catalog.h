@@ -11,6 +11,10 @@
 //   "next"         the next id for a volume or a layer
 // A layer that has a "layer/" key but is named by no record is garbage of a crash: Open() deletes
 // it.
+//
+// A record also names the layer of the volume's working set (working_set_layer.h), where there is
+// one. A snapshot or clone names the same layer at first; whoever then adds to its set gets a layer
+// of its own.
 #ifndef FAULTLINE_STORAGE_VOLUME_CATALOG_H_
 #define FAULTLINE_STORAGE_VOLUME_CATALOG_H_
 
@@ -20,10 +24,13 @@
 
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "proto/mutex.h"
+#include "proto/page_set.h"
 #include "storage/page_store.h"
 #include "storage/volume.h"
 
@@ -82,7 +89,18 @@ class VolumeCatalog {
   // and every write with an older one is refused from here on.
   absl::StatusOr<VolumeInfo> TakeEpoch(absl::string_view name);
 
-  // What the volume's layers take together, in bytes; approximate.
+  // The volume's working set: the pages that faults of earlier runs have asked for. Empty where
+  // none was recorded; or where what is stored is damaged, which is logged once. One that is
+  // cleared meanwhile may be given in part. NOT_FOUND; FAILED_PRECONDITION for a volume that is too
+  // large to have one.
+  absl::StatusOr<PageSet> GetWorkingSet(uint64_t volume_id) const;
+  // Adds `pages` to it, all of them or none; returns how many it has then. A snapshot has a working
+  // set like any volume: that does not change its content. INVALID_ARGUMENT where `pages` are of a
+  // volume of another size; RESOURCE_EXHAUSTED where it would have more than kMaxPageSetRuns.
+  absl::StatusOr<PageCount> MergeWorkingSet(uint64_t volume_id, const PageSet& pages);
+  absl::Status ClearWorkingSet(absl::string_view name);
+
+  // What the volume's layers take together, in bytes, without its working set; approximate.
   absl::StatusOr<uint64_t> StoredBytes(const VolumeInfo& info) const;
 
   PageStore& store() { return *store_; }
@@ -93,8 +111,9 @@ class VolumeCatalog {
   explicit VolumeCatalog(std::unique_ptr<PageStore> store);
 
   absl::Status Load() ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
-  absl::Status LoadRecord(absl::string_view name, absl::string_view bytes)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  // `known` are the layers that have a key.
+  absl::Status LoadRecord(absl::string_view name, absl::string_view bytes,
+                          const std::set<LayerId>& known) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
   void ServeRawImage(const RawImage& image) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
 
   uint64_t LargestVolumeId() const;  // 0 where there is none
@@ -110,6 +129,16 @@ class VolumeCatalog {
   void Release(const std::vector<LayerId>& layers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
   // Deletes all garbage that can be deleted now; what cannot is tried again with the next change.
   void CollectGarbage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+
+  absl::Status CheckWorkingSetChange(const VolumeInfo& info) const;
+  // None where there is none, or it is damaged.
+  absl::StatusOr<std::optional<PageSet>> FindWorkingSet(const VolumeInfo& info) const;
+  // Puts `set` into a new layer, and has the volume's record name that.
+  absl::Status StoreWorkingSetAside(Volume* volume, const PageSet& set)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  // Writes down that `layer`, or none, holds the volume's working set, and drops the one before.
+  absl::Status SwitchWorkingSet(Volume* volume, LayerId layer)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
 
   static absl::Status CheckImportTarget(const Volume& target, const ImportOptions& options)
       ABSL_SHARED_LOCKS_REQUIRED(target.mu_);
@@ -127,6 +156,7 @@ class VolumeCatalog {
   mutable Mutex mu_;
   std::map<std::string, std::shared_ptr<Volume>, std::less<>> volumes_ ABSL_GUARDED_BY(mu_);
   std::map<uint64_t, std::shared_ptr<Volume>> by_id_ ABSL_GUARDED_BY(mu_);
+  mutable std::set<LayerId> damage_logged_ ABSL_GUARDED_BY(mu_);  // of layers of working sets
 };
 
 }  // namespace faultline

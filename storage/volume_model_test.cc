@@ -21,6 +21,7 @@ struct ModelVolume {
   bool snapshot = false;
   uint64_t epoch = 0;
   std::map<uint64_t, uint64_t> versions;  // of the pages that are not zero
+  std::set<uint64_t> working_set;
 };
 
 // The catalog, and what it ought to hold.
@@ -82,6 +83,13 @@ struct State {
         pages[page] = PatternPage(page, version);
       }
       EXPECT_TRUE(SamePages(*found, pages)) << info.name;
+      const auto working_set = catalog->GetWorkingSet(info.id);
+      ASSERT_STATUS_OK(working_set);
+      std::set<uint64_t> members;
+      for (uint64_t page = 0; page < kPages; ++page) {
+        if (working_set->Contains(PageIndex(page))) members.insert(page);
+      }
+      EXPECT_EQ(members, expected.working_set) << info.name;
     }
     for (const VolumeInfo& info : list) {
       for (size_t i = 1; i < info.layers.size(); ++i) {
@@ -170,7 +178,7 @@ struct Snapshot {
     const auto info = s.catalog->Snapshot(name, to);
     if (info.ok()) {
       ASSERT_TRUE(volume != nullptr && !volume->snapshot);
-      s.model[to] = {true, 0, volume->versions};
+      s.model[to] = {true, 0, volume->versions, volume->working_set};
       return;
     }
     const bool full = volume != nullptr && !volume->snapshot &&
@@ -187,7 +195,30 @@ struct Clone {
     const std::string to = s.NewName();
     const auto info = s.catalog->Clone(name, to);
     ASSERT_EQ(info.ok(), snapshot != nullptr && snapshot->snapshot) << info.status();
-    if (info.ok()) s.model[to] = {false, 0, snapshot->versions};
+    if (info.ok()) s.model[to] = {false, 0, snapshot->versions, snapshot->working_set};
+  }
+};
+
+struct MergeWorkingSet {
+  static void Perform(State& s) {
+    const std::string name = s.AnyName();
+    ModelVolume* const volume = s.Modelled(name);
+    if (volume == nullptr) return;
+    if (s.Below(6) == 0) {
+      ASSERT_STATUS_OK(s.catalog->ClearWorkingSet(name));
+      volume->working_set.clear();
+      return;
+    }
+    absl::StatusOr<PageSet> pages = PageSet::Create(PageCount(kPages));
+    ASSERT_STATUS_OK(pages);
+    for (uint64_t i = s.Below(6); i > 0; --i) {
+      const uint64_t page = s.Below(kPages);
+      pages->Insert(PageIndex(page));
+      volume->working_set.insert(page);
+    }
+    const auto total = s.catalog->MergeWorkingSet((*s.catalog->Find(name))->info().id, *pages);
+    ASSERT_STATUS_OK(total);
+    EXPECT_EQ(total->raw(), volume->working_set.size());
   }
 };
 
@@ -221,6 +252,7 @@ struct Import {
     ASSERT_STATUS_OK((*import)->Commit());
     ModelVolume& imported = s.model[name];
     imported.versions = pages;
+    imported.working_set.clear();
     if (imported.epoch > 0) ++imported.epoch;
   }
 };
@@ -236,10 +268,11 @@ struct Weighted {
   void (*perform)(State&);
 };
 
-constexpr Weighted kOperations[] = {
-    {4, Create::Perform}, {8, TakeEpoch::Perform}, {40, Write::Perform},
-    {10, Trim::Perform},  {6, Snapshot::Perform},  {6, Clone::Perform},
-    {4, Delete::Perform}, {6, Import::Perform},    {2, Reopen::Perform}};
+constexpr Weighted kOperations[] = {{4, Create::Perform},           {8, TakeEpoch::Perform},
+                                    {40, Write::Perform},           {10, Trim::Perform},
+                                    {6, Snapshot::Perform},         {6, Clone::Perform},
+                                    {4, Delete::Perform},           {6, Import::Perform},
+                                    {10, MergeWorkingSet::Perform}, {2, Reopen::Perform}};
 
 void Step(State& s) {
   int total = 0;
