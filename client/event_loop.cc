@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -13,7 +14,8 @@
 
 namespace faultline {
 
-absl::StatusOr<std::unique_ptr<EventLoop>> EventLoop::Create(const std::string& thread_name) {
+absl::StatusOr<std::unique_ptr<EventLoop>> EventLoop::Create(const std::string& thread_name,
+                                                             const EventLoopOptions& options) {
   UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
   if (!epoll) return absl::ErrnoToStatus(errno, "epoll_create1");
   UniqueFd wakeup(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -24,7 +26,7 @@ absl::StatusOr<std::unique_ptr<EventLoop>> EventLoop::Create(const std::string& 
   if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, wakeup.get(), &event) != 0) {
     return absl::ErrnoToStatus(errno, "epoll_ctl");
   }
-  std::unique_ptr<EventLoop> loop(new EventLoop(std::move(epoll), std::move(wakeup)));
+  std::unique_ptr<EventLoop> loop(new EventLoop(std::move(epoll), std::move(wakeup), options));
   EventLoop* const raw = loop.get();
   loop->thread_ = std::thread([raw, thread_name] {
     pthread_setname_np(pthread_self(), thread_name.substr(0, 15).c_str());
@@ -33,8 +35,11 @@ absl::StatusOr<std::unique_ptr<EventLoop>> EventLoop::Create(const std::string& 
   return loop;
 }
 
-EventLoop::EventLoop(UniqueFd epoll, UniqueFd wakeup)
-    : epoll_(std::move(epoll)), wakeup_(std::move(wakeup)) {}
+EventLoop::EventLoop(UniqueFd epoll, UniqueFd wakeup, const EventLoopOptions& options)
+    : epoll_(std::move(epoll)),
+      wakeup_(std::move(wakeup)),
+      spin_(options.spin),
+      pollable_(options.pollable) {}
 
 EventLoop::~EventLoop() {
   {
@@ -118,25 +123,57 @@ void EventLoop::Dispatch(uint64_t token) {
   (*handler)();
 }
 
-void EventLoop::Run() {
+int EventLoop::HandleReadable(bool wait) {
   std::array<epoll_event, 16> events;
-  for (;;) {
-    // Descriptors go before tasks: what they tell may be waited for by those who wrote it.
-    const int n = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
-                             HasTask() ? 0 : -1);
-    for (int i = 0; i < n; ++i) {
-      const uint64_t token = events[static_cast<size_t>(i)].data.u64;
-      if (token != 0) {
-        Dispatch(token);
-        continue;
-      }
-      uint64_t ignored;
-      static_cast<void>(read(wakeup_.get(), &ignored, sizeof ignored));
-      MutexLock lock(mu_);
-      if (stopping_) return;
+  const int n =
+      epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), wait ? -1 : 0);
+  for (int i = 0; i < n; ++i) {
+    const uint64_t token = events[static_cast<size_t>(i)].data.u64;
+    if (token != 0) {
+      Dispatch(token);
+      continue;
     }
-    RunTask();
+    uint64_t ignored;
+    static_cast<void>(read(wakeup_.get(), &ignored, sizeof ignored));
+    MutexLock lock(mu_);
+    if (stopping_) return -1;
   }
+  return n > 0 ? n : 0;
+}
+
+void EventLoop::SetSpinning(bool spinning) {
+  if (spinning == spinning_) return;
+  spinning_ = spinning;
+  if (spinning) {
+    polling_ = pollable_ != nullptr && pollable_->Begin();
+  } else if (std::exchange(polling_, false)) {
+    pollable_->End();
+  }
+}
+
+void EventLoop::Spin(bool busy) {
+  busy = (polling_ && pollable_->Poll()) || busy;
+  const SteadyClock::time_point now = SteadyClock::now();
+  if (busy) {
+    spin_.OnProgress(now);
+    return;
+  }
+  sched_yield();
+  const SteadyClock::time_point back = SteadyClock::now();
+  spin_.OnYield(back, back - now);
+}
+
+void EventLoop::Run() {
+  for (;;) {
+    if (spin_.enabled()) SetSpinning(spin_.ShouldSpin(SteadyClock::now()));
+    // Descriptors go before tasks: what they tell may be waited for by those who wrote it.
+    const bool has_task = HasTask();
+    const int handled = HandleReadable(!has_task && !spinning_);
+    if (handled < 0) break;
+    if (has_task) RunTask();
+    if (spinning_) Spin(handled > 0 || has_task);
+  }
+  SetSpinning(false);
 }
 
 }  // namespace faultline

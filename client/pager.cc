@@ -313,10 +313,11 @@ absl::StatusOr<std::unique_ptr<Pager>> Pager::Create(PagerOptions options) {
                          options.fill_mode == FillMode::kParallel ? "parallel" : "serial", ": ",
                          probe.evidence));
   }
+  const EventLoopOptions waiting{absl::ToChronoNanoseconds(options.spin), options.pollable};
   std::vector<std::unique_ptr<EventLoop>> loops;
   for (int i = 0; i < std::max(options.readers, 1); ++i) {
     absl::StatusOr<std::unique_ptr<EventLoop>> loop =
-        EventLoop::Create(absl::StrCat("fault-reader-", i));
+        EventLoop::Create(absl::StrCat("fault-reader-", i), waiting);
     if (!loop.ok()) return loop.status();
     loops.push_back(*std::move(loop));
   }

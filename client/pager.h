@@ -32,6 +32,7 @@
 #include <vector>
 
 #include "client/attachment.h"
+#include "client/pollable.h"
 
 namespace faultline {
 
@@ -50,6 +51,9 @@ struct PagerOptions {
   int readers = 1;        // event loop threads, at least 1
   int retry_threads = 2;  // that try parked fills again, at least 1
   FillMode fill_mode = FillMode::kAuto;
+  // How long a reader spins, while faults follow each other closely, before it sleeps; zero: never.
+  absl::Duration spin = absl::ZeroDuration();
+  Pollable* pollable = nullptr;  // borrowed: what a reader that spins polls besides, the source
 };
 
 // Thread-safe.

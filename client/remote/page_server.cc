@@ -22,24 +22,37 @@ namespace {
 // be destroyed while fetches are under way.
 class RemotePageSource final : public PageSource {
  public:
-  RemotePageSource(RequestLane<FetchRpc>* demand, RequestLane<FetchRpc>* bulk,
-                   const rpc::OpenVolumeResponse& volume)
+  RemotePageSource(RequestLane<FetchRpc>* demand, RequestLane<FetchRpc>* prefetch,
+                   RequestLane<FetchRpc>* bulk, const rpc::OpenVolumeResponse& volume)
       : demand_(demand),
+        prefetch_(prefetch),
         bulk_(bulk),
         volume_id_(volume.volume_id()),
         size_(PageCount::CoveringBytes(volume.size_bytes())),
         max_fetch_(volume.max_pages_per_request()) {}
 
   void Fetch(PageRange range, FetchLane lane, absl::Time deadline, FetchDone done) override {
-    RequestLane<FetchRpc>* const through = lane == FetchLane::kDemand ? demand_ : bulk_;
-    through->Submit({volume_id_, range, deadline, std::move(done)});
+    Through(lane)->Submit({volume_id_, range, deadline, std::move(done)});
   }
 
   PageCount size() const override { return size_; }
   PageCount max_fetch() const override { return max_fetch_; }
 
  private:
+  RequestLane<FetchRpc>* Through(FetchLane lane) const {
+    switch (lane) {
+      case FetchLane::kDemand:
+        return demand_;
+      case FetchLane::kPrefetch:
+        return prefetch_;
+      case FetchLane::kBulk:
+        break;
+    }
+    return bulk_;
+  }
+
   RequestLane<FetchRpc>* const demand_;
+  RequestLane<FetchRpc>* const prefetch_;
   RequestLane<FetchRpc>* const bulk_;
   const uint64_t volume_id_;
   const PageCount size_;
@@ -52,12 +65,18 @@ class GrpcPageServer final : public PageServer {
       : address_(options.address),
         bulk_channel_(NewChannel(address_)),
         threads_(options.threads),
-        demand_(&threads_, NewChannel(address_), {address_, options.max_requests_in_flight}),
-        bulk_(&threads_, bulk_channel_, {address_, options.max_requests_in_flight}),
-        write_(&threads_, NewChannel(address_), {address_, options.max_requests_in_flight}) {}
+        demand_(&threads_, NewChannel(address_),
+                {address_, options.max_requests_in_flight, DeliverOn::kReceiver}),
+        prefetch_(&threads_, NewChannel(address_),
+                  {address_, options.max_requests_in_flight, DeliverOn::kWorker}),
+        bulk_(&threads_, bulk_channel_,
+              {address_, options.max_requests_in_flight, DeliverOn::kWorker}),
+        write_(&threads_, NewChannel(address_),
+               {address_, options.max_requests_in_flight, DeliverOn::kWorker}) {}
 
   ~GrpcPageServer() override {
     demand_.Shutdown();
+    prefetch_.Shutdown();
     bulk_.Shutdown();
     write_.Shutdown();
     threads_.Stop();
@@ -68,7 +87,7 @@ class GrpcPageServer final : public PageServer {
     absl::StatusOr<rpc::OpenVolumeResponse> opened =
         Open(volume, rpc::OpenVolumeRequest::READ, deadline);
     if (!opened.ok()) return opened.status();
-    return std::make_shared<RemotePageSource>(&demand_, &bulk_, *opened);
+    return std::make_shared<RemotePageSource>(&demand_, &prefetch_, &bulk_, *opened);
   }
 
   absl::StatusOr<rpc::OpenVolumeResponse> OpenForWriting(absl::string_view volume,
@@ -86,6 +105,8 @@ class GrpcPageServer final : public PageServer {
     call.done = std::move(done);
     write_.Submit(std::move(call));
   }
+
+  Pollable* pollable() override { return &threads_; }
 
  private:
   absl::StatusOr<rpc::OpenVolumeResponse> Open(absl::string_view volume,
@@ -130,6 +151,7 @@ class GrpcPageServer final : public PageServer {
   const std::shared_ptr<grpc::Channel> bulk_channel_;
   CompletionThreads threads_;
   RequestLane<FetchRpc> demand_;
+  RequestLane<FetchRpc> prefetch_;
   RequestLane<FetchRpc> bulk_;
   RequestLane<WriteRpc> write_;
 };

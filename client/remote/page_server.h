@@ -15,6 +15,7 @@
 #include <memory>
 #include <string>
 
+#include "client/pollable.h"
 #include "client/source/page_source.h"
 #include "proto/pager.pb.h"
 
@@ -22,7 +23,7 @@ namespace faultline {
 
 struct PageServerOptions {
   std::string address;  // host:port or unix:path
-  int threads = 2;      // that receive pages, and so fill memory
+  int threads = 2;  // that fill memory with pages that nobody waits for, beside one that receives
   // Requests that may be under way on one lane; more wait their turn in the client.
   size_t max_requests_in_flight = 1024;
 };
@@ -53,6 +54,9 @@ class PageServer {
   // policy says; UNAVAILABLE or DEADLINE_EXCEEDED when it may or may not have been applied.
   virtual void Write(uint64_t volume_id, uint64_t epoch, rpc::PageBatch batch, absl::Time deadline,
                      absl::AnyInvocable<void(absl::Status)> done) = 0;
+
+  // Receives answers on the thread that polls, instead of the server's own. Lives as long as this.
+  virtual Pollable* pollable() = 0;
 };
 
 }  // namespace faultline

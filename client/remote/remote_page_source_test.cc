@@ -113,7 +113,7 @@ TEST_F(RemotePageSourceTest, VolumeHasTheSizeAndLimitThatTheServerSays) {
 }
 
 TEST_F(RemotePageSourceTest, FetchesSinglePagesOfEveryCodec) {
-  for (const FetchLane lane : {FetchLane::kDemand, FetchLane::kBulk}) {
+  for (const FetchLane lane : {FetchLane::kDemand, FetchLane::kPrefetch, FetchLane::kBulk}) {
     for (uint64_t page = 0; page < 8; ++page) {
       const Fetched fetched = Fetch(Pages(page, 1), lane);
       ASSERT_TRUE(fetched.status.ok()) << fetched.status;

@@ -4,8 +4,9 @@
 //
 //   Submit -> waiting_ -> Pump -> flights_   one call, or several in one request, written by the
 //                                            submitting thread
-//   a response -> OnRead -> Rpc::Deliver     ends the calls of its flight, inline, on the thread
-//                                            that received it
+//   a response -> OnRead -> Rpc::Deliver     ends the calls of its flight: inline, on the thread
+//                                            that received it, where a thread of a target waits
+//                                            for them; otherwise on a worker
 //
 // At most `window` requests are under way; what is submitted meanwhile waits and then travels
 // together: messages grow with the load, and a lone request is never delayed.
@@ -46,6 +47,9 @@ inline constexpr absl::Duration kLastBackoff = absl::Seconds(1);
 inline constexpr absl::Duration kDeadlineTick = absl::Milliseconds(100);
 static_assert(kFirstBackoff < kDeadlineTick && kDeadlineTick < kLastBackoff);
 
+// Which thread ends calls. That which receives is kept free for those that somebody waits for.
+enum class DeliverOn { kReceiver, kWorker };
+
 // `Rpc` says what travels (see FetchRpc and WriteRpc):
 //   Request, Response         messages that carry a request_id
 //   Call                      what is submitted: has a `deadline` and the callback `done`, which
@@ -66,6 +70,7 @@ class RequestLane {
   struct Options {
     std::string address;  // of the server, for messages
     size_t window;        // requests under way
+    DeliverOn deliver_on;
   };
 
   // `threads` is borrowed and must outlive the lane, but be stopped before that is destroyed.
@@ -230,23 +235,44 @@ class RequestLane {
         flight = std::move(it->second);
         flights_.erase(it);
       }
-      // A thread waits for these pages: they go first, unless more responses are to come, which
-      // another thread can then receive.
-      read_first = !flights_.empty();
+      // A thread waits for these pages: they go first, unless a worker takes them.
+      read_first = options_.deliver_on == DeliverOn::kWorker;
       if (read_first) stream_->receiving = TakeReceived();
     }
-    if (read_first) Read();
+    if (read_first) {
+      Read();
+      threads_->Submit(
+          [this, received = std::move(received), flight = std::move(flight)]() mutable {
+            Deliver(std::move(received), std::move(flight));
+          });
+    } else {
+      Deliver(std::move(received), std::move(flight));
+      {
+        MutexLock lock(mu_);
+        stream_->receiving = TakeReceived();
+      }
+      Read();
+    }
+    Pump();
+  }
+
+  void Deliver(std::unique_ptr<Received> received, Flight flight) {
     Calls again;
     if (!flight.empty()) Rpc::Deliver(received.get(), absl::MakeSpan(flight), &again);
     flight.clear();
+    const bool pump = !again.empty();
+    Calls dropped;
     {
       MutexLock lock(mu_);
-      for (Call& call : again) waiting_.push_front(std::move(call));
+      if (shut_down_) {
+        dropped.swap(again);
+      } else {
+        for (Call& call : again) waiting_.push_front(std::move(call));
+      }
       received_.push_back(std::move(received));
-      if (!read_first) stream_->receiving = TakeReceived();
     }
-    if (!read_first) Read();
-    Pump();
+    for (Call& call : dropped) call.End(ShutDownError());
+    if (pump) Pump();
   }
 
   // The operation was counted before, or is the continuation of the one that has just completed;

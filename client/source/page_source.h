@@ -26,9 +26,12 @@ struct FetchedRun {
   const std::byte* bytes;  // range.size_bytes() of them; null: all of the run is zero
 };
 
-// Which lane a fetch takes. A thread of a target waits for a demand fetch; bulk fetches (prefetch,
-// drain) never delay one.
-enum class FetchLane { kDemand, kBulk };
+// Which lane a fetch takes: none delays those before it.
+enum class FetchLane {
+  kDemand,    // a thread of a target waits for it
+  kPrefetch,  // one may soon
+  kBulk,      // drain
+};
 
 // Thread-safe: any method may be called from any thread.
 class PageSource {

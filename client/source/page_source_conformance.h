@@ -82,7 +82,7 @@ TEST_P(PageSourceConformance, EverySinglePageIsRight) {
 TEST_P(PageSourceConformance, RunsOfEveryLengthAreRightOnBothLanes) {
   for (uint64_t count : {2u, 5u, 64u, 256u}) {
     for (uint64_t first = 0; first + count <= kPages; first += count / 2 + 1) {
-      for (FetchLane lane : {FetchLane::kDemand, FetchLane::kBulk}) {
+      for (FetchLane lane : {FetchLane::kDemand, FetchLane::kPrefetch, FetchLane::kBulk}) {
         const auto bytes = FetchAndWait(*source_, {PageIndex(first), PageCount(count)}, lane);
         ASSERT_TRUE(bytes.ok()) << bytes.status();
         ASSERT_EQ(*bytes, content_.substr(first * kPageSize, count * kPageSize)) << first;
