@@ -121,6 +121,14 @@ grpc::ServerUnaryReactor* AdminService::DeleteVolume(grpc::CallbackServerContext
                   [this, request] { return environment_.catalog->Delete(request->name()); });
 }
 
+grpc::ServerUnaryReactor* AdminService::ClearWorkingSet(grpc::CallbackServerContext*,
+                                                        const rpc::ClearWorkingSetRequest* request,
+                                                        rpc::ClearWorkingSetResponse*) {
+  return RunUnary(environment_.workers, environment_.calls, [this, request] {
+    return environment_.catalog->ClearWorkingSet(request->name());
+  });
+}
+
 grpc::ServerUnaryReactor* AdminService::GetServerStatus(grpc::CallbackServerContext*,
                                                         const rpc::GetServerStatusRequest*,
                                                         rpc::ServerStatus* response) {

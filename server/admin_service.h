@@ -58,6 +58,9 @@ class AdminService final : public rpc::AdminService::CallbackService {
   grpc::ServerUnaryReactor* DeleteVolume(grpc::CallbackServerContext* context,
                                          const rpc::DeleteVolumeRequest* request,
                                          rpc::DeleteVolumeResponse* response) override;
+  grpc::ServerUnaryReactor* ClearWorkingSet(grpc::CallbackServerContext* context,
+                                            const rpc::ClearWorkingSetRequest* request,
+                                            rpc::ClearWorkingSetResponse* response) override;
   grpc::ServerUnaryReactor* GetServerStatus(grpc::CallbackServerContext* context,
                                             const rpc::GetServerStatusRequest* request,
                                             rpc::ServerStatus* response) override;

@@ -11,6 +11,7 @@
 
 #include "proto/page_batch.h"
 #include "server/unary_call.h"
+#include "server/working_set_call.h"
 
 namespace faultline {
 namespace {
@@ -340,6 +341,24 @@ grpc::ServerUnaryReactor* PageService::OpenVolume(grpc::CallbackServerContext*,
                     response->set_max_pages_per_request(
                         static_cast<uint32_t>(environment_.max_pages_per_request));
                     return Open(*environment_.catalog, *request, response);
+                  });
+}
+
+grpc::ServerUnaryReactor* PageService::GetWorkingSet(grpc::CallbackServerContext*,
+                                                     const rpc::GetWorkingSetRequest* request,
+                                                     rpc::GetWorkingSetResponse* response) {
+  return RunUnary(environment_.control_workers, environment_.streams.calls,
+                  [this, request, response] {
+                    return faultline::GetWorkingSet(*environment_.catalog, *request, response);
+                  });
+}
+
+grpc::ServerUnaryReactor* PageService::MergeWorkingSet(grpc::CallbackServerContext*,
+                                                       const rpc::MergeWorkingSetRequest* request,
+                                                       rpc::MergeWorkingSetResponse* response) {
+  return RunUnary(environment_.control_workers, environment_.streams.calls,
+                  [this, request, response] {
+                    return faultline::MergeWorkingSet(*environment_.catalog, *request, response);
                   });
 }
 

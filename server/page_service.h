@@ -18,13 +18,15 @@ namespace faultline {
 // Thread-safe. Everything is borrowed and must outlive the service and its calls.
 class PageService final
     : public rpc::PageService::WithCallbackMethod_OpenVolume<
-          rpc::PageService::WithRawCallbackMethod_Fetch<
-              rpc::PageService::WithRawCallbackMethod_Write<rpc::PageService::Service>>> {
+          rpc::PageService::WithCallbackMethod_GetWorkingSet<
+              rpc::PageService::WithCallbackMethod_MergeWorkingSet<
+                  rpc::PageService::WithRawCallbackMethod_Fetch<
+                      rpc::PageService::WithRawCallbackMethod_Write<rpc::PageService::Service>>>>> {
  public:
   struct Environment {
     VolumeCatalog* catalog;
     ServerCounters* counters;
-    WorkerPool* control_workers;  // for OpenVolume
+    WorkerPool* control_workers;  // for the unary calls
     PageStream::Environment streams;
     uint64_t max_pages_per_request;
   };
@@ -34,6 +36,12 @@ class PageService final
   grpc::ServerUnaryReactor* OpenVolume(grpc::CallbackServerContext* context,
                                        const rpc::OpenVolumeRequest* request,
                                        rpc::OpenVolumeResponse* response) override;
+  grpc::ServerUnaryReactor* GetWorkingSet(grpc::CallbackServerContext* context,
+                                          const rpc::GetWorkingSetRequest* request,
+                                          rpc::GetWorkingSetResponse* response) override;
+  grpc::ServerUnaryReactor* MergeWorkingSet(grpc::CallbackServerContext* context,
+                                            const rpc::MergeWorkingSetRequest* request,
+                                            rpc::MergeWorkingSetResponse* response) override;
   // Raw messages, so that one that cannot be parsed is told from the end of the stream, and so that
   // answers are serialised by workers.
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Fetch(

@@ -115,6 +115,17 @@ class RestartTest : public testing::Test {
     }
   }
 
+  // How many pages the volume's working set has, where they are runs of one page.
+  uint64_t WorkingSetPages(uint64_t volume_id) {
+    rpc::GetWorkingSetRequest request;
+    request.set_volume_id(volume_id);
+    rpc::GetWorkingSetResponse response;
+    const absl::Status status =
+        ToStatus(client_->pages().GetWorkingSet(NewContext().get(), request, &response));
+    EXPECT_TRUE(status.ok()) << status;
+    return static_cast<uint64_t>(response.pages().runs_size()) / 2;
+  }
+
   TemporaryDirectory directory_;
   std::mt19937 random_{kSeed};
   std::unique_ptr<ServerProcess> server_;
@@ -141,6 +152,40 @@ TEST_F(RestartTest, KilledDuringWritesItKeepsEveryAcknowledgedPage) {
     }
   }
   EXPECT_GT(version_, uint64_t{kRounds} * kAreas) << "hardly anything was written";
+}
+
+TEST_F(RestartTest, KilledAfterAMergeItKeepsTheWorkingSetOfAVolumeAndOfItsSnapshot) {
+  StartServer();
+  const auto volume = client_->Create("v", 100 * kPageSize);
+  ASSERT_TRUE(volume.ok()) << volume.status();
+  rpc::MergeWorkingSetRequest request;
+  request.set_volume_id(volume->id());
+  rpc::MergeWorkingSetResponse merged;
+  uint64_t snapshot_id = 0;
+  for (uint64_t round = 1; round <= 3; ++round) {
+    SCOPED_TRACE("round " + std::to_string(round));
+    // Pages 0, 10, 20: the first round makes the set, the second shares it, the third adds in
+    // place.
+    request.mutable_pages()->clear_runs();
+    request.mutable_pages()->add_runs((round - 1) * 10);
+    request.mutable_pages()->add_runs(1);
+    ASSERT_TRUE(client_->pages().MergeWorkingSet(NewContext().get(), request, &merged).ok());
+    EXPECT_EQ(merged.total_pages(), round);
+    if (round == 1) {
+      rpc::SnapshotVolumeRequest snapshot;
+      snapshot.set_volume("v");
+      snapshot.set_snapshot("s");
+      rpc::Volume frozen;
+      ASSERT_TRUE(client_->admin().SnapshotVolume(NewContext().get(), snapshot, &frozen).ok());
+      snapshot_id = frozen.id();
+    }
+    server_->Signal(SIGKILL);
+    EXPECT_EQ(server_->Wait(), 128 + SIGKILL);
+    StartServer();
+    if (HasFatalFailure()) return;
+    EXPECT_EQ(WorkingSetPages(volume->id()), round);
+    EXPECT_EQ(WorkingSetPages(snapshot_id), 1u);
+  }
 }
 
 class FullDiskTest : public testing::Test {
