@@ -27,7 +27,7 @@ namespace faultline {
 // A volume larger than this (4 TiB) has no sets of pages: the bitmap is 128 MiB of address space.
 inline constexpr PageCount kMaxPageSetVolume{uint64_t{1} << 30};
 // A set of more runs than this is neither sent nor stored. In the form of EncodeRuns() so many take
-// 4.3 MiB at most, which a message of the default size holds three times.
+// less than 4.1 MiB as varints, a quarter of the largest message that a server takes by default.
 inline constexpr size_t kMaxPageSetRuns = size_t{1} << 20;
 
 // Not thread-safe. Moved-from sets may only be destroyed or assigned to.

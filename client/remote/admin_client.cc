@@ -5,12 +5,14 @@
 #include <absl/time/clock.h>
 #include <grpcpp/client_context.h>
 
+#include <span>
 #include <utility>
 
 #include "client/remote/channel.h"
 #include "client/remote/rpc_status.h"
 #include "client/remote/stall_guard.h"
 #include "proto/admin.grpc.pb.h"
+#include "proto/pager.grpc.pb.h"
 
 namespace faultline {
 namespace {
@@ -19,15 +21,17 @@ class GrpcAdminClient final : public AdminClient {
  public:
   explicit GrpcAdminClient(AdminClientOptions options)
       : options_(std::move(options)),
-        stub_(rpc::AdminService::NewStub(NewChannel(options_.address))) {}
+        channel_(NewChannel(options_.address)),
+        stub_(rpc::AdminService::NewStub(channel_)),
+        page_stub_(rpc::PageService::NewStub(channel_)) {}
 
   absl::StatusOr<rpc::Volume> CreateVolume(const rpc::CreateVolumeRequest& request) override {
-    return Call(&Stub::CreateVolume, request);
+    return Call(stub_.get(), &Stub::CreateVolume, request);
   }
 
   absl::StatusOr<std::vector<rpc::Volume>> ListVolumes() override {
     absl::StatusOr<rpc::ListVolumesResponse> response =
-        Call(&Stub::ListVolumes, rpc::ListVolumesRequest());
+        Call(stub_.get(), &Stub::ListVolumes, rpc::ListVolumesRequest());
     if (!response.ok()) return response.status();
     return std::vector<rpc::Volume>(std::make_move_iterator(response->mutable_volumes()->begin()),
                                     std::make_move_iterator(response->mutable_volumes()->end()));
@@ -36,7 +40,7 @@ class GrpcAdminClient final : public AdminClient {
   absl::StatusOr<rpc::Volume> StatVolume(absl::string_view name) override {
     rpc::StatVolumeRequest request;
     request.set_name(std::string(name));
-    return Call(&Stub::StatVolume, request);
+    return Call(stub_.get(), &Stub::StatVolume, request);
   }
 
   absl::StatusOr<rpc::Volume> SnapshotVolume(absl::string_view volume,
@@ -44,7 +48,7 @@ class GrpcAdminClient final : public AdminClient {
     rpc::SnapshotVolumeRequest request;
     request.set_volume(std::string(volume));
     request.set_snapshot(std::string(snapshot));
-    return Call(&Stub::SnapshotVolume, request);
+    return Call(stub_.get(), &Stub::SnapshotVolume, request);
   }
 
   absl::StatusOr<rpc::Volume> CloneVolume(absl::string_view snapshot,
@@ -52,21 +56,40 @@ class GrpcAdminClient final : public AdminClient {
     rpc::CloneVolumeRequest request;
     request.set_snapshot(std::string(snapshot));
     request.set_volume(std::string(volume));
-    return Call(&Stub::CloneVolume, request);
+    return Call(stub_.get(), &Stub::CloneVolume, request);
   }
 
   absl::StatusOr<rpc::Volume> TrimVolume(const rpc::TrimVolumeRequest& request) override {
-    return Call(&Stub::TrimVolume, request);
+    return Call(stub_.get(), &Stub::TrimVolume, request);
   }
 
   absl::Status DeleteVolume(absl::string_view name) override {
     rpc::DeleteVolumeRequest request;
     request.set_name(std::string(name));
-    return Call(&Stub::DeleteVolume, request).status();
+    return Call(stub_.get(), &Stub::DeleteVolume, request).status();
+  }
+
+  absl::StatusOr<PageSet> GetWorkingSet(absl::string_view name) override {
+    const absl::StatusOr<rpc::Volume> volume = StatVolume(name);
+    if (!volume.ok()) return volume.status();
+    rpc::GetWorkingSetRequest request;
+    request.set_volume_id(volume->id());
+    const absl::StatusOr<rpc::GetWorkingSetResponse> response =
+        Call(page_stub_.get(), &rpc::PageService::Stub::GetWorkingSet, request);
+    if (!response.ok()) return response.status();
+    const auto& runs = response->pages().runs();
+    return PageSet::DecodeRuns(PageCount::CoveringBytes(volume->size_bytes()),
+                               std::span(runs.data(), static_cast<size_t>(runs.size())));
+  }
+
+  absl::Status ClearWorkingSet(absl::string_view name) override {
+    rpc::ClearWorkingSetRequest request;
+    request.set_name(std::string(name));
+    return Call(stub_.get(), &Stub::ClearWorkingSet, request).status();
   }
 
   absl::StatusOr<rpc::ServerStatus> GetServerStatus() override {
-    return Call(&Stub::GetServerStatus, rpc::GetServerStatusRequest());
+    return Call(stub_.get(), &Stub::GetServerStatus, rpc::GetServerStatusRequest());
   }
 
   absl::StatusOr<rpc::Volume> ImportVolume(const rpc::ImportVolumeRequest::Begin& begin,
@@ -110,14 +133,15 @@ class GrpcAdminClient final : public AdminClient {
  private:
   using Stub = rpc::AdminService::Stub;
 
-  template <typename Request, typename Response>
-  absl::StatusOr<Response> Call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
-                                                             Response*),
+  template <typename Service, typename Request, typename Response>
+  absl::StatusOr<Response> Call(Service* stub,
+                                grpc::Status (Service::*method)(grpc::ClientContext*,
+                                                                const Request&, Response*),
                                 const Request& request) {
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(absl::Now() + options_.call_timeout));
     Response response;
-    const grpc::Status status = (stub_.get()->*method)(&context, request, &response);
+    const grpc::Status status = (stub->*method)(&context, request, &response);
     if (!status.ok()) return CallError(status, options_.address);
     return response;
   }
@@ -150,7 +174,9 @@ class GrpcAdminClient final : public AdminClient {
   }
 
   const AdminClientOptions options_;
+  const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<Stub> stub_;
+  const std::unique_ptr<rpc::PageService::Stub> page_stub_;
 };
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "proto/admin.pb.h"
+#include "proto/page_set.h"
 
 namespace faultline {
 
@@ -49,6 +50,9 @@ class AdminClient {
                                                   absl::string_view volume) = 0;
   virtual absl::StatusOr<rpc::Volume> TrimVolume(const rpc::TrimVolumeRequest& request) = 0;
   virtual absl::Status DeleteVolume(absl::string_view name) = 0;
+  // The pages that faults of earlier runs have asked for; see pager.proto.
+  virtual absl::StatusOr<PageSet> GetWorkingSet(absl::string_view name) = 0;
+  virtual absl::Status ClearWorkingSet(absl::string_view name) = 0;
   virtual absl::StatusOr<rpc::ServerStatus> GetServerStatus() = 0;
 
   // Sends what `next` gives, and then commits. Where `next` fails its error is returned, and the

@@ -6,7 +6,9 @@
 #include <grpcpp/client_context.h>
 
 #include <algorithm>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include "client/remote/channel.h"
 #include "client/remote/completion_threads.h"
@@ -90,6 +92,45 @@ class GrpcPageServer final : public PageServer {
     return std::make_shared<RemotePageSource>(&demand_, &prefetch_, &bulk_, *opened);
   }
 
+  absl::StatusOr<PageSet> GetWorkingSet(absl::string_view volume, absl::Time deadline) override {
+    const absl::StatusOr<rpc::OpenVolumeResponse> opened =
+        Open(volume, rpc::OpenVolumeRequest::READ, deadline);
+    if (!opened.ok()) return opened.status();
+    rpc::GetWorkingSetRequest request;
+    request.set_volume_id(opened->volume_id());
+    rpc::GetWorkingSetResponse response;
+    if (absl::Status status = Call(&Stub::GetWorkingSet, request, deadline, &response);
+        !status.ok()) {
+      return WorkingSetError(status);
+    }
+    const auto& runs = response.pages().runs();
+    absl::StatusOr<PageSet> pages =
+        PageSet::DecodeRuns(PageCount::CoveringBytes(opened->size_bytes()),
+                            std::span(runs.data(), static_cast<size_t>(runs.size())));
+    if (pages.ok()) return pages;
+    return absl::InternalError(absl::StrCat("page server ", address_, " gave no working set of \"",
+                                            volume, "\": ", pages.status().message()));
+  }
+
+  absl::Status MergeWorkingSet(absl::string_view volume, const PageSet& pages,
+                               absl::Time deadline) override {
+    const absl::StatusOr<std::vector<uint64_t>> numbers = pages.EncodeRuns();
+    if (!numbers.ok()) return numbers.status();
+    const absl::StatusOr<rpc::OpenVolumeResponse> opened =
+        Open(volume, rpc::OpenVolumeRequest::READ, deadline);
+    if (!opened.ok()) return opened.status();
+    if (PageCount::CoveringBytes(opened->size_bytes()) != pages.volume_size()) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "volume \"", volume, "\" now has ", opened->size_bytes(),
+          " bytes, the working set is of ", pages.volume_size().raw(), " pages; it was not kept"));
+    }
+    rpc::MergeWorkingSetRequest request;
+    request.set_volume_id(opened->volume_id());
+    request.mutable_pages()->mutable_runs()->Add(numbers->begin(), numbers->end());
+    rpc::MergeWorkingSetResponse response;
+    return WorkingSetError(Call(&Stub::MergeWorkingSet, request, deadline, &response));
+  }
+
   absl::StatusOr<rpc::OpenVolumeResponse> OpenForWriting(absl::string_view volume,
                                                          absl::Time deadline) override {
     return Open(volume, rpc::OpenVolumeRequest::WRITE, deadline);
@@ -109,6 +150,10 @@ class GrpcPageServer final : public PageServer {
   Pollable* pollable() override { return &threads_; }
 
  private:
+  using Stub = rpc::PageService::Stub;
+  template <typename Request, typename Response>
+  using Method = grpc::Status (Stub::*)(grpc::ClientContext*, const Request&, Response*);
+
   absl::StatusOr<rpc::OpenVolumeResponse> Open(absl::string_view volume,
                                                rpc::OpenVolumeRequest::Access access,
                                                absl::Time deadline) {
@@ -116,20 +161,9 @@ class GrpcPageServer final : public PageServer {
     request.set_volume(std::string(volume));
     request.set_access(access);
     rpc::OpenVolumeResponse response;
-    grpc::Status status = CallOpen(request, deadline, &response);
-    // Waiting for the connection does not cover one that breaks under the call. Opening twice does
-    // no harm: a second epoch only fences the first, which nobody has seen.
-    for (absl::Duration backoff = kFirstBackoff;
-         status.error_code() == grpc::StatusCode::UNAVAILABLE && absl::Now() + backoff < deadline;
-         backoff = std::min(backoff * 2, kLastBackoff)) {
-      absl::SleepFor(backoff);
-      status = CallOpen(request, deadline, &response);
+    if (absl::Status status = Call(&Stub::OpenVolume, request, deadline, &response); !status.ok()) {
+      return status;
     }
-    if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
-      return CallError(grpc::Status(grpc::StatusCode::UNAVAILABLE, "no answer by the deadline"),
-                       address_);
-    }
-    if (!status.ok()) return CallError(status, address_);
     if (response.max_pages_per_request() == 0) {
       return absl::InternalError(
           absl::StrCat("page server ", address_, " allows for no page per request"));
@@ -137,12 +171,40 @@ class GrpcPageServer final : public PageServer {
     return response;
   }
 
-  grpc::Status CallOpen(const rpc::OpenVolumeRequest& request, absl::Time deadline,
-                        rpc::OpenVolumeResponse* response) {
+  // Makes a unary call, and again while nobody answers: waiting for the connection does not cover
+  // one that breaks under the call. None of the calls does harm when it is made twice: the epoch of
+  // a second opening only fences the first, which nobody has seen, and sets are merged.
+  template <typename Request, typename Response>
+  absl::Status Call(Method<Request, Response> method, const Request& request, absl::Time deadline,
+                    Response* response) {
+    grpc::Status status = CallOnce(method, request, deadline, response);
+    for (absl::Duration backoff = kFirstBackoff;
+         status.error_code() == grpc::StatusCode::UNAVAILABLE && absl::Now() + backoff < deadline;
+         backoff = std::min(backoff * 2, kLastBackoff)) {
+      absl::SleepFor(backoff);
+      status = CallOnce(method, request, deadline, response);
+    }
+    if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
+      return CallError(grpc::Status(grpc::StatusCode::UNAVAILABLE, "no answer by the deadline"),
+                       address_);
+    }
+    return status.ok() ? absl::OkStatus() : CallError(status, address_);
+  }
+
+  template <typename Request, typename Response>
+  grpc::Status CallOnce(Method<Request, Response> method, const Request& request,
+                        absl::Time deadline, Response* response) {
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(deadline));
     context.set_wait_for_ready(true);
-    return rpc::PageService::NewStub(bulk_channel_)->OpenVolume(&context, request, response);
+    return (rpc::PageService::NewStub(bulk_channel_).get()->*method)(&context, request, response);
+  }
+
+  absl::Status WorkingSetError(absl::Status status) const {
+    if (!absl::IsUnimplemented(status)) return status;
+    return absl::UnimplementedError(
+        absl::StrCat("page server ", address_,
+                     " keeps no working sets: it is of an older version; update faultline-server"));
   }
 
   // Constant after construction, or with a synchronisation of their own. The threads are stopped

@@ -17,6 +17,7 @@
 
 #include "client/pollable.h"
 #include "client/source/page_source.h"
+#include "proto/page_set.h"
 #include "proto/pager.pb.h"
 
 namespace faultline {
@@ -44,6 +45,22 @@ class PageServer {
   // not outlive the PageServer.
   virtual absl::StatusOr<std::shared_ptr<PageSource>> OpenVolume(absl::string_view volume,
                                                                  absl::Time deadline) = 0;
+
+  // The working set of `volume`, a hint for prefetching: the pages that faults of earlier runs have
+  // asked for, as MergeWorkingSet() has recorded them for this volume or, until it was cloned, for
+  // its snapshot. Empty where nothing was recorded. Blocks, until `deadline` at most. The errors of
+  // OpenVolume; FAILED_PRECONDITION for a volume larger than kMaxPageSetVolume; UNIMPLEMENTED from
+  // an old server, which keeps none.
+  virtual absl::StatusOr<PageSet> GetWorkingSet(absl::string_view volume, absl::Time deadline) = 0;
+
+  // Adds `pages` to the working set of `volume`, also where that is a snapshot or somebody else's
+  // to write. Blocks, until `deadline` at most. Durable on OK; after an error it may or may not
+  // have been done, and doing it again does no harm. The errors of GetWorkingSet;
+  // FAILED_PRECONDITION also where the server is read-only, or the volume has not the size that the
+  // set is of; RESOURCE_EXHAUSTED where `pages`, or the whole, has more than kMaxPageSetRuns, or
+  // the server's disk is full.
+  virtual absl::Status MergeWorkingSet(absl::string_view volume, const PageSet& pages,
+                                       absl::Time deadline) = 0;
 
   // Becomes the volume's one writer, fencing any other.
   virtual absl::StatusOr<rpc::OpenVolumeResponse> OpenForWriting(absl::string_view volume,
