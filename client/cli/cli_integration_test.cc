@@ -20,6 +20,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "client/remote/page_server.h"
+
 extern char** environ;
 
 namespace faultline {
@@ -129,6 +131,18 @@ class CliTest : public testing::Test {
     return ReadFile(Path("export"));
   }
 
+  // As an agent does it.
+  void MergeWorkingSet(const std::string& volume,
+                       const std::vector<std::pair<uint64_t, uint64_t>>& runs) {
+    const auto connection = PageServer::Create({.address = address_});
+    ASSERT_TRUE(connection.ok()) << connection.status();
+    const absl::Time deadline = absl::Now() + absl::Minutes(1);
+    absl::StatusOr<PageSet> set = (*connection)->GetWorkingSet(volume, deadline);
+    ASSERT_TRUE(set.ok()) << set.status();
+    for (const auto& [first, count] : runs) set->Insert({PageIndex(first), PageCount(count)});
+    EXPECT_EQ((*connection)->MergeWorkingSet(volume, *set, deadline), absl::OkStatus());
+  }
+
   std::string directory_;
   std::string address_;
   pid_t server_ = 0;
@@ -167,6 +181,40 @@ TEST_F(CliTest, VolumeLivesItsWholeLife) {
     EXPECT_EQ(Run({"volume", "delete", name}).out, absl::StrCat("deleted ", name, "\n"));
   }
   EXPECT_EQ(RunJson({"volume", "list"}).size(), 0u);
+}
+
+TEST_F(CliTest, WorkingSetOfAVolumeIsShownAndCleared) {
+  ASSERT_EQ(Run({"volume", "create", "disk", "--size=1MiB"}).code, 0);
+  EXPECT_EQ(Run({"volume", "working-set", "disk"}).out,
+            "name:   disk\n"
+            "pages:  0\n"
+            "runs:   0\n"
+            "bytes:  0B\n");
+  EXPECT_EQ(RunJson({"volume", "working-set", "disk"}).dump(),
+            R"({"bytes":0,"name":"disk","pages":0,"runs":0})");
+  EXPECT_EQ(Run({"volume", "working-set", "disk", "--list"}).out, "FIRST  COUNT\n");
+
+  MergeWorkingSet("disk", {{3, 2}, {100, 50}});
+  EXPECT_EQ(Run({"volume", "working-set", "disk"}).out,
+            "name:   disk\n"
+            "pages:  52\n"
+            "runs:   2\n"
+            "bytes:  208KiB\n");
+  EXPECT_EQ(Run({"volume", "working-set", "disk", "--list"}).out,
+            "FIRST  COUNT\n"
+            "    3      2\n"
+            "  100     50\n");
+  EXPECT_EQ(RunJson({"volume", "working-set", "disk", "--list"}).dump(),
+            R"({"bytes":212992,"list":[{"count":2,"first":3},{"count":50,"first":100}],)"
+            R"("name":"disk","pages":52,"runs":2})");
+
+  EXPECT_EQ(Run({"volume", "working-set", "disk", "--clear"}).out,
+            "cleared the working set of disk\n");
+  EXPECT_EQ(RunJson({"volume", "working-set", "disk"})["pages"], 0);
+  EXPECT_EQ(RunJson({"volume", "working-set", "disk", "--clear"})["cleared"], "disk");
+  ExpectFails({"volume", "working-set", "nowhere"}, 1, "nowhere");
+  ExpectFails({"volume", "working-set", "nowhere", "--clear"}, 1, "nowhere");
+  ExpectFails({"volume", "working-set", "disk", "--clear", "--list"}, 2, "--list");
 }
 
 TEST_F(CliTest, ExportedImageEqualsTheImportedOne) {
@@ -294,8 +342,8 @@ TEST_F(CliTest, WrongUsageIsExitStatusTwo) {
 
 TEST_F(CliTest, HelpVersionAndCompletionNeedNoServer) {
   EXPECT_TRUE(absl::StartsWith(Run({"--version"}).out, "faultline "));
-  for (const char* command :
-       {"create", "list", "stat", "import", "export", "snapshot", "clone", "trim", "delete"}) {
+  for (const char* command : {"create", "list", "stat", "import", "export", "snapshot", "clone",
+                              "trim", "working-set", "delete"}) {
     const Result help = Run({"volume", command, "--help"});
     EXPECT_EQ(help.code, 0);
     EXPECT_TRUE(absl::StrContains(help.out, "Example:  faultline ")) << command;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// faultline volume create|list|stat|import|export|snapshot|clone|trim|delete
+// faultline volume create|list|stat|import|export|snapshot|clone|trim|working-set|delete
 #include <absl/strings/str_cat.h>
 
 #include <cstdio>
 #include <memory>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -37,6 +39,8 @@ struct VolumeFlags {
   Codec codec = Codec::kRaw;
   bool replace = false;
   Overwrite overwrite = Overwrite::kNo;
+  bool list = false;   // of a working set: its runs too
+  bool clear = false;  // a working set
 };
 
 absl::Status PrintVolume(const Session& session, const absl::StatusOr<rpc::Volume>& volume,
@@ -160,6 +164,46 @@ absl::Status Trim(const Session& session, const VolumeFlags& flags, AdminClient*
                                   flags.name, " from byte ", flags.offset_bytes));
 }
 
+absl::Status ClearWorkingSet(const Session& session, const VolumeFlags& flags,
+                             AdminClient* client) {
+  if (absl::Status status = client->ClearWorkingSet(flags.name); !status.ok()) return status;
+  if (session.output == OutputFormat::kJson) {
+    PrintJson(nlohmann::ordered_json{{"cleared", flags.name}});
+  } else {
+    PrintText(absl::StrCat("cleared the working set of ", flags.name, "\n"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WorkingSet(const Session& session, const VolumeFlags& flags, AdminClient* client) {
+  if (flags.clear) return ClearWorkingSet(session, flags, client);
+  const absl::StatusOr<PageSet> set = client->GetWorkingSet(flags.name);
+  if (!set.ok()) return set.status();
+  nlohmann::ordered_json json = {{"name", flags.name},
+                                 {"pages", set->count().raw()},
+                                 {"runs", set->CountRuns()},
+                                 {"bytes", set->count().in_bytes()}};
+  std::vector<std::vector<std::string>> rows;
+  if (flags.list) {
+    nlohmann::ordered_json& list = json["list"] = nlohmann::ordered_json::array();
+    for (PageRange run = set->NextRun(PageIndex(0)); !run.empty(); run = set->NextRun(run.end())) {
+      list.push_back({{"first", run.first.raw()}, {"count", run.count.raw()}});
+      rows.push_back({absl::StrCat(run.first.raw()), absl::StrCat(run.count.raw())});
+    }
+  }
+  if (session.output == OutputFormat::kJson) {
+    PrintJson(json);
+  } else if (flags.list) {
+    PrintText(FormatTable({"FIRST", "COUNT"}, rows));
+  } else {
+    PrintText(FormatFields({{"name", flags.name},
+                            {"pages", absl::StrCat(set->count().raw())},
+                            {"runs", absl::StrCat(set->CountRuns())},
+                            {"bytes", FormatBytes(set->count().in_bytes())}}));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Delete(const Session& session, const VolumeFlags& flags, AdminClient* client) {
   if (absl::Status status = client->DeleteVolume(flags.name); !status.ok()) return status;
   if (session.output == OutputFormat::kJson) {
@@ -257,6 +301,20 @@ void AddLayerCommands(CLI::App* group, Session* session,
   app->footer("Example:  faultline volume trim disk --offset=1GiB --length=64KiB");
 }
 
+void AddWorkingSetCommand(CLI::App* group, Session* session,
+                          const std::shared_ptr<VolumeFlags>& flags) {
+  CLI::App* app = AddCommand(group, session, flags, "working-set",
+                             "Tells which pages earlier runs have asked for, as agents have "
+                             "recorded it, so that the next run can prefetch them.",
+                             WorkingSet);
+  AddName(app, flags.get(), "Name of the volume or snapshot");
+  CLI::Option* list =
+      app->add_flag("--list", flags->list, "List the runs of pages: the first one, and how many");
+  app->add_flag("--clear", flags->clear, "Forget them, so that the next run is recorded anew")
+      ->excludes(list);
+  app->footer("Example:  faultline volume working-set disk --list");
+}
+
 }  // namespace
 
 void RegisterVolumeCommands(CLI::App* app, Session* session) {
@@ -283,6 +341,7 @@ void RegisterVolumeCommands(CLI::App* app, Session* session) {
 
   AddTransferCommands(group, session, flags);
   AddLayerCommands(group, session, flags);
+  AddWorkingSetCommand(group, session, flags);
 
   CLI::App* remove = AddCommand(group, session, flags, "delete",
                                 "Deletes a volume or snapshot and frees its space.", Delete);
