@@ -11,73 +11,11 @@
 #include "proto/log.h"
 #include "proto/page_codec.h"
 #include "proto/volume_name.h"
-#include "storage/volume_record.pb.h"
+#include "storage/catalog_meta.h"
 #include "storage/working_set_layer.h"
 
 namespace faultline {
 namespace {
-
-using storage::VolumeRecord;
-
-constexpr absl::string_view kVolumePrefix = "volume/";
-constexpr absl::string_view kLayerPrefix = "layer/";
-constexpr absl::string_view kNextKey = "next";
-
-static_assert(static_cast<int>(Durability::kSync) == VolumeRecord::SYNC);
-static_assert(static_cast<int>(Durability::kInterval) == VolumeRecord::INTERVAL);
-static_assert(static_cast<int>(Durability::kNone) == VolumeRecord::NONE);
-static_assert(static_cast<int>(VolumeInfo::Kind::kVolume) == VolumeRecord::VOLUME);
-static_assert(static_cast<int>(VolumeInfo::Kind::kSnapshot) == VolumeRecord::SNAPSHOT);
-
-std::string VolumeKey(absl::string_view name) { return absl::StrCat(kVolumePrefix, name); }
-std::string LayerKey(LayerId layer) { return absl::StrCat(kLayerPrefix, layer.raw()); }
-
-MetaChange LayerChange(LayerId layer) { return {LayerKey(layer), ""}; }
-
-MetaChange RecordChange(const VolumeInfo& info) {
-  VolumeRecord record;
-  record.set_id(info.id);
-  record.set_kind(static_cast<VolumeRecord::Kind>(info.kind));
-  record.set_size_bytes(info.size_bytes);
-  for (const LayerId layer : info.layers) record.add_layers(layer.raw());
-  record.set_parent(info.parent);
-  record.set_epoch(info.epoch);
-  record.set_durability(static_cast<VolumeRecord::Durability>(info.durability));
-  record.set_created_unix_us(absl::ToUnixMicros(info.created));
-  record.set_working_set(info.working_set.raw());
-  return {VolumeKey(info.name), record.SerializeAsString()};
-}
-
-absl::Status DamagedMeta(absl::string_view key, absl::string_view what) {
-  return absl::DataLossError(absl::StrCat("the store's metadata is damaged: key \"", key, "\" ",
-                                          what, "; restore the store from a copy"));
-}
-
-absl::StatusOr<VolumeInfo> ParseRecord(absl::string_view name, absl::string_view bytes) {
-  const std::string key = VolumeKey(name);
-  VolumeRecord record;
-  if (!CheckVolumeName(name).ok()) return DamagedMeta(key, "is not the name of a volume");
-  if (!record.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
-    return DamagedMeta(key, "does not hold the record of a volume");
-  }
-  if (record.id() == 0 || record.layers().empty() || record.size_bytes() == 0 ||
-      !VolumeRecord::Kind_IsValid(record.kind()) ||
-      !VolumeRecord::Durability_IsValid(record.durability())) {
-    return DamagedMeta(key, "holds a record that makes no sense");
-  }
-  VolumeInfo info;
-  info.name = std::string(name);
-  info.id = record.id();
-  info.kind = static_cast<VolumeInfo::Kind>(record.kind());
-  info.size_bytes = record.size_bytes();
-  for (const uint64_t layer : record.layers()) info.layers.emplace_back(layer);
-  info.parent = record.parent();
-  info.epoch = record.epoch();
-  info.durability = static_cast<Durability>(record.durability());
-  info.created = absl::FromUnixMicros(record.created_unix_us());
-  info.working_set = LayerId(record.working_set());
-  return info;
-}
 
 // All layers that the record of `info` names.
 std::vector<LayerId> LayersOf(const VolumeInfo& info) {
