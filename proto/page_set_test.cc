@@ -180,6 +180,25 @@ TEST(PageSet, ReadsNoRunsBeyondTheVolume) {
   EXPECT_EQ(Decode(0, {0, 1}).status().code(), absl::StatusCode::kOutOfRange);
 }
 
+// There is one form for each set, so what is accepted is written again as it was read.
+TEST(PageSet, WhateverItReadsItWritesTheSameWay) {
+  int accepted = 0;
+  for (uint32_t seed = 1; seed <= 5000; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    std::mt19937_64 random(seed);
+    std::vector<uint64_t> numbers(random() % 9);
+    for (uint64_t& number : numbers)
+      number = random() >> (random() % 4 == 0 ? 0 : 50 + random() % 14);
+    const uint64_t pages = random() % (2 * kChunk);
+    const auto set = Decode(pages, numbers);
+    if (!set.ok()) continue;
+    ++accepted;
+    EXPECT_EQ(*set->EncodeRuns(), numbers);
+    EXPECT_LE(set->count(), PageCount(pages));
+  }
+  EXPECT_GT(accepted, 500) << "too few sets to have tested anything";
+}
+
 TEST(PageSet, AMillionRunsAreEncodedAndOneMoreIsRefused) {
   const uint64_t pages = 2 * kMaxPageSetRuns + 2;
   PageSet set = SetOf(pages);
