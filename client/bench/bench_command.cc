@@ -5,222 +5,90 @@
 // do.
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
-#include <sys/utsname.h>
-#include <unistd.h>
+#include <errno.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <fstream>
-#include <functional>
-#include <random>
+#include <map>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include "client/bench/floor.h"
-#include "client/bench/local_stack.h"
+#include "client/bench/benchmark.h"
+#include "client/bench/gnuplot.h"
+#include "client/bench/plot.h"
 #include "client/cli/command.h"
-#include "proto/page.h"
-#include "proto/units.h"
+#include "client/cli/flags.h"
+#include "client/cli/print.h"
 
 namespace faultline {
 namespace {
 
-struct BenchOptions {
-  Transport transport = Transport::kTcp;
-  int repetitions = 5;
-  uint64_t pages = 20000;
-  unsigned threads = 1;
-  std::string size = "1GiB";
-  std::string directory;
+using bench::Benchmark;
+using bench::BenchOptions;
+using bench::Report;
+
+// With --quick: so much less than by default, but enough for every benchmark to work.
+constexpr uint64_t kQuickPart = 16;
+constexpr uint64_t kPagesMin = 100, kPagesMax = uint64_t{1} << 24;
+
+struct Flags {
+  BenchOptions options;
+  bool quick = false;
+  std::string csv_path, plot_path;
 };
 
-double Quantile(std::vector<double> values, double fraction) {
-  std::sort(values.begin(), values.end());
-  return values[static_cast<size_t>(fraction * static_cast<double>(values.size() - 1))];
+absl::Status WriteFile(const std::string& path, const std::string& text) {
+  FILE* file = fopen(path.c_str(), "we");
+  bool written = file != nullptr && fwrite(text.data(), 1, text.size(), file) == text.size();
+  if (file != nullptr && fclose(file) != 0) written = false;
+  return written ? absl::OkStatus()
+                 : absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", path));
 }
 
-// One figure over all repetitions: ours, the floor's, and their ratio repetition by repetition.
-struct Series {
-  std::string name, unit;
-  std::vector<double> ours, floor;
-
-  nlohmann::json ToJson() const {
-    const auto spread = [](const std::vector<double>& values) {
-      return nlohmann::json{{"median", Quantile(values, 0.5)},
-                            {"min", Quantile(values, 0)},
-                            {"max", Quantile(values, 1)}};
-    };
-    std::vector<double> ratios;
-    for (size_t i = 0; i < ours.size(); ++i) ratios.push_back(ours[i] / floor[i]);
-    return {{"name", name},
-            {"unit", unit},
-            {"faultline", spread(ours)},
-            {"floor", spread(floor)},
-            {"ratio", spread(ratios)}};
+absl::Status RunAll(const Flags& flags, std::vector<bench::StandardRun> runs, OutputFormat output) {
+  std::string terminal;
+  if (!flags.plot_path.empty()) {
+    absl::StatusOr<std::string> found = bench::PlotTerminal(flags.plot_path);
+    if (!found.ok()) return found.status();
+    terminal = *std::move(found);
   }
-};
-
-std::string CpuModel() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
-  }
-  return "unknown processor";
-}
-
-void Report(const std::string& benchmark, const std::string& configuration,
-            const std::vector<Series>& all, OutputFormat output) {
-  utsname kernel{};
-  uname(&kernel);
-  const std::string machine = absl::StrCat(CpuModel(), ", ", sysconf(_SC_NPROCESSORS_ONLN),
-                                           " CPUs, ", kernel.sysname, " ", kernel.release);
-  nlohmann::json figures = nlohmann::json::array();
-  for (const Series& series : all) figures.push_back(series.ToJson());
-  if (output == OutputFormat::kJson) {
-    printf("%s\n", nlohmann::json{{"benchmark", benchmark},
-                                  {"machine", machine},
-                                  {"configuration", configuration},
-                                  {"figures", figures}}
-                       .dump(2)
-                       .c_str());
-    return;
-  }
-  printf("%s\n  machine        %s\n  configuration  %s\n\n  %-16s %-26s %-26s %s\n",
-         benchmark.c_str(), machine.c_str(), configuration.c_str(), "median [min-max]", "faultline",
-         "floor", "ratio");
-  for (const nlohmann::json& figure : figures) {
-    const auto cell = [&](const char* what, const char* format) {
-      const nlohmann::json& spread = figure[what];
-      const auto number = [&](const char* key) {
-        return absl::StrFormat(*absl::ParsedFormat<'f'>::New(format), spread[key].get<double>());
-      };
-      return absl::StrCat(number("median"), " [", number("min"), "-", number("max"), "]");
-    };
-    printf("  %-16s %-26s %-26s %s\n",
-           absl::StrCat(figure["name"].get<std::string>(), " ", figure["unit"].get<std::string>())
-               .c_str(),
-           cell("faultline", "%.1f").c_str(), cell("floor", "%.1f").c_str(),
-           cell("ratio", "%.2f").c_str());
-  }
-}
-
-std::string TransportName(Transport transport) {
-  return transport == Transport::kTcp ? "TCP loopback" : "Unix socket";
-}
-
-// A file of random bytes, which no codec makes smaller.
-absl::Status WriteRandomFile(const std::string& path, uint64_t bytes) {
-  std::ofstream file(path, std::ios::binary);
-  std::mt19937_64 random(1);
-  std::vector<uint64_t> block((1 << 20) / sizeof(uint64_t));
-  for (uint64_t at = 0; at < bytes; at += block.size() * sizeof(uint64_t)) {
-    for (uint64_t& word : block) word = random();
-    file.write(reinterpret_cast<const char*>(block.data()),
-               static_cast<std::streamsize>(
-                   std::min<uint64_t>(block.size() * sizeof(uint64_t), bytes - at)));
-  }
-  file.close();
-  return file ? absl::OkStatus()
-              : absl::ResourceExhaustedError(absl::StrCat("cannot write ", path));
-}
-
-absl::Status FaultRandom(const BenchOptions& options, OutputFormat output) {
-  absl::StatusOr<TemporaryDirectory> directory = TemporaryDirectory::Create(options.directory);
-  if (!directory.ok()) return directory.status();
-  absl::StatusOr<LocalStack> stack = LocalStack::Start(directory->path(), options.transport);
-  if (!stack.ok()) return stack.status();
-  const std::string input = directory->path() + "/input";
-  absl::Status status = WriteRandomFile(input, options.pages * kPageSize);
-  if (!status.ok()) return status;
-  if (auto imported = stack->Faultline({"volume", "import", "bench", input}); !imported.ok()) {
-    return imported.status();
-  }
-
-  std::vector<Series> series = {
-      {"p50", "us", {}, {}}, {"p90", "us", {}, {}}, {"p99", "us", {}, {}}, {"max", "us", {}, {}}};
-  for (int i = -1; i < options.repetitions; ++i) {
-    absl::StatusOr<std::vector<double>> floor = MeasureUffdTcp(PageCount(options.pages));
-    if (!floor.ok()) return floor.status();
-    absl::StatusOr<std::string> touched =
-        RunProgram({SiblingProgram("faultline-touch"), "--socket=" + stack->agent_socket(),
-                    "--volume=bench", "--mode=random", absl::StrCat("--threads=", options.threads),
-                    absl::StrCat("--seed=", i + 2)});
-    if (!touched.ok()) return touched.status();
-    if (i < 0) continue;  // warm-up
-    const nlohmann::json result = nlohmann::json::parse(*touched);
-    const double fractions[] = {0.5, 0.9, 0.99, 1};
-    for (size_t s = 0; s < series.size(); ++s) {
-      series[s].ours.push_back(result[series[s].name + "_us"]);
-      series[s].floor.push_back(Quantile(*floor, fractions[s]));
+  const bench::Machine machine = bench::ThisMachine();
+  std::vector<Report> reports;
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  for (bench::StandardRun& run : runs) {
+    if (flags.quick) {
+      run.options.repetitions = 1;
+      run.options.pages = std::max(run.options.pages / kQuickPart, kPagesMin);
     }
-  }
-  Report(
-      "fault-random",
-      absl::StrCat(options.pages, " pages of 4 KiB touched once in random order by ",
-                   options.threads, " thread(s), ", TransportName(options.transport),
-                   ", RocksDB with its data in the page cache, no prefetch, ", options.repetitions,
-                   " repetitions after a warm-up; floor: uffd_tcp, 1 thread"),
-      series, output);
-  return absl::OkStatus();
-}
-
-absl::StatusOr<double> TimedMiBPerSecond(uint64_t bytes,
-                                         const std::function<absl::Status()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  if (absl::Status status = work(); !status.ok()) return status;
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  return static_cast<double>(bytes) / (1 << 20) / seconds.count();
-}
-
-absl::Status ImportAndExport(const BenchOptions& options, OutputFormat output) {
-  absl::StatusOr<uint64_t> bytes = ParseBytes(options.size);
-  if (!bytes.ok()) return bytes.status();
-  absl::StatusOr<TemporaryDirectory> directory = TemporaryDirectory::Create(options.directory);
-  if (!directory.ok()) return directory.status();
-  absl::StatusOr<LocalStack> stack = LocalStack::Start(directory->path(), options.transport);
-  if (!stack.ok()) return stack.status();
-  const std::string input = directory->path() + "/input";
-  const std::string exported = directory->path() + "/output";
-  absl::Status status = WriteRandomFile(input, *bytes);
-  if (!status.ok()) return status;
-
-  std::vector<Series> series = {{"import", "MiB/s", {}, {}}, {"export", "MiB/s", {}, {}}};
-  for (int i = 0; i < options.repetitions; ++i) {
-    const std::vector<std::vector<std::string>> commands = {
-        {"volume", "import", "bench", input}, {"volume", "export", "--force", "bench", exported}};
-    for (size_t s = 0; s < series.size(); ++s) {
-      // Nobody's writes may be left over for the other to wait for.
-      sync();
-      absl::StatusOr<double> floor = MeasureDiskWrite(input, directory->path());
-      if (!floor.ok()) return floor.status();
-      sync();
-      absl::StatusOr<double> ours =
-          TimedMiBPerSecond(*bytes, [&] { return stack->Faultline(commands[s]).status(); });
-      if (!ours.ok()) return ours.status();
-      series[s].floor.push_back(*floor);
-      series[s].ours.push_back(*ours);
+    absl::StatusOr<Report> report = run.benchmark->run(run.options);
+    if (!report.ok()) {
+      return absl::Status(report.status().code(),
+                          absl::StrCat(run.name, ": ", report.status().message()));
     }
-    if (auto deleted = stack->Faultline({"volume", "delete", "bench"}); !deleted.ok()) {
-      return deleted.status();
+    report->benchmark = run.name;
+    if (output == OutputFormat::kText) {
+      PrintText(absl::StrCat(reports.empty() ? "" : "\n", bench::FormatReport(*report, machine)));
+      fflush(stdout);
     }
-    unlink(exported.c_str());
+    json.push_back(bench::ReportToJson(*report, machine));
+    reports.push_back(*std::move(report));
   }
-  Report("import",
-         absl::StrCat(FormatBytes(*bytes),
-                      " of random bytes through `faultline volume import` and "
-                      "`export`, durable at the end, ",
-                      TransportName(options.transport), ", ", options.repetitions,
-                      " repetitions; floor: the same bytes written to the same disk in blocks of "
-                      "1 MiB, fsync at the end"),
-         series, output);
-  return absl::OkStatus();
+  if (output == OutputFormat::kJson) PrintJson(json.size() == 1 ? json[0] : json);
+  if (!flags.csv_path.empty()) {
+    absl::Status status = WriteFile(flags.csv_path, bench::ReportsToCsv(reports));
+    if (!status.ok()) return status;
+  }
+  if (flags.plot_path.empty()) return absl::OkStatus();
+  return bench::RunGnuplot(bench::ReportsToGnuplot(reports, machine, terminal, flags.plot_path));
 }
 
-void AddCommonFlags(CLI::App* command, BenchOptions* options) {
+void AddCommonFlags(CLI::App* command, Flags* flags) {
+  BenchOptions* options = &flags->options;
   command->add_option("--transport", options->transport, "Between agent and server: tcp or unix")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, Transport>{{"tcp", Transport::kTcp}, {"unix", Transport::kUnix}}))
@@ -228,41 +96,140 @@ void AddCommonFlags(CLI::App* command, BenchOptions* options) {
   command->add_option("--repetitions", options->repetitions, "How often everything is measured")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
+  command->add_flag("--quick", flags->quick,
+                    "Once, with a sixteenth of the pages: shows that it works, not what it costs");
   command->add_option("--directory", options->directory,
                       "Where store and files are put for the time of the run [/var/tmp]");
+  command
+      ->add_option("--agent-flag", options->stack.agent,
+                   "Flag for the agent, such as --agent-flag=--readers=2; repeatable")
+      ->allow_extra_args(false)
+      ->option_text("FLAG");
+  command
+      ->add_option("--server-flag", options->stack.server, "Flag for the page server; repeatable")
+      ->allow_extra_args(false)
+      ->option_text("FLAG");
+  command->add_option("--csv", flags->csv_path, "File for the figures as CSV")
+      ->option_text("FILE.csv");
+  command
+      ->add_option("--plot", flags->plot_path,
+                   "File for a plot, drawn by gnuplot: the distribution of the latencies, or bars")
+      ->option_text("FILE.png|FILE.svg");
+}
+
+absl::StatusOr<uint64_t> ParsePagesOfSize(absl::string_view text) {
+  absl::StatusOr<uint64_t> bytes = ParseWholePages(text);
+  if (!bytes.ok()) return bytes;
+  const uint64_t pages = *bytes / kPageSize;
+  if (pages >= kPagesMin && pages <= kPagesMax) return pages;
+  return absl::InvalidArgumentError(absl::StrCat(text, " is not between 400KiB and 64GiB"));
+}
+
+void AddLinkFlags(CLI::App* command, bench::LinkOptions* link) {
+  AddParsed(command, "--link", "RATE",
+            "Speed of the link between agent and server, in each direction, such as 100mbit or "
+            "1gbit: a TCP proxy of this program, whose limit is that of the bytes in the streams",
+            bench::ParseLinkRate, &link->bytes_per_second);
+  AddParsed(command, "--link-delay", "DURATION",
+            "Delay of that link, one way, such as 5ms; a round trip has it twice", ParseDuration,
+            &link->delay);
+}
+
+void AddOwnFlags(CLI::App* command, const Benchmark& benchmark, BenchOptions* options) {
+  options->pages = benchmark.default_pages;
+  command->add_option("--pages", options->pages, "Pages (4 KiB) of the volume")
+      ->check(CLI::Range(kPagesMin, kPagesMax))
+      ->capture_default_str();
+  AddParsed(command, "--size", "SIZE", "The same in bytes, such as 256MiB or 1GiB",
+            ParsePagesOfSize, &options->pages);
+  if (benchmark.flags & bench::kThreadsFlag) {
+    command->add_option("--threads", options->threads, "Faulting threads")
+        ->check(CLI::Range(1u, 1024u))
+        ->capture_default_str();
+  }
+  if (benchmark.flags & bench::kPrefetchFlag) {
+    command->add_option("--prefetch", options->prefetch, "Prefetch policy of the agent")
+        ->option_text("POLICY [none]");
+  }
+  if (benchmark.flags & bench::kCodecFlag) {
+    command
+        ->add_option("--codec", options->codec,
+                     "How the pages are compressed; with lz4 and zstd half of each page is easy "
+                     "to compress, with raw nothing is")
+        ->check(CLI::IsMember({"raw", "lz4", "zstd"}))
+        ->option_text("raw|lz4|zstd [raw]");
+  }
+  if (benchmark.flags & bench::kLinkFlag) AddLinkFlags(command, &options->stack.link);
+  if (benchmark.flags & bench::kWriteFlags) {
+    command
+        ->add_option("--durability", options->durability,
+                     "When a write is acknowledged; see "
+                     "faultline volume create")
+        ->check(CLI::IsMember({"sync", "interval", "none"}))
+        ->option_text("sync|interval|none [sync]");
+    command->add_option("--batch", options->batch_pages, "Pages of a batch")
+        ->check(CLI::Range(1, 256))
+        ->capture_default_str();
+  }
+}
+
+absl::Status List(OutputFormat output) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  std::string text;
+  for (const Benchmark& one : bench::Benchmarks()) {
+    json.push_back({{"name", one.name}, {"description", one.description}});
+    absl::StrAppend(&text, absl::StrFormat("%-20s %s\n", one.name, one.description));
+  }
+  if (output == OutputFormat::kJson) {
+    PrintJson(json);
+  } else {
+    PrintText(text);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
 
 void RegisterBenchCommand(CLI::App* app, Session* session) {
-  auto options = std::make_shared<BenchOptions>();
-  CLI::App* bench = app->add_subcommand(
+  CLI::App* group = app->add_subcommand(
       "bench",
       "Measures, with a server and an agent of its own on loopback, what paging costs beside what "
-      "this machine cannot go below");
-  bench->require_subcommand(1);
+      "this machine cannot go below; the bytes of all pages are checked");
+  group->require_subcommand(0, 1);
+  const auto list = std::make_shared<bool>(false);
+  group->add_flag("--list", *list, "Tell which benchmarks there are");
+  group->footer(
+      "Every figure is the median of all repetitions, with the least and the greatest, and has a "
+      "ratio to a floor that was measured beside it.\n"
+      "Example:  faultline bench all --csv=bench.csv --plot=bench.svg");
 
-  CLI::App* fault_random = bench->add_subcommand(
-      "fault-random", "Latency of single demand faults, as the faulting thread sees it");
-  AddCommonFlags(fault_random, options.get());
-  fault_random->add_option("--pages", options->pages, "Pages (4 KiB) of the volume")
-      ->check(CLI::Range(uint64_t{100}, uint64_t{1} << 24))
-      ->capture_default_str();
-  fault_random->add_option("--threads", options->threads, "Faulting threads")
-      ->check(CLI::Range(1u, 1024u))
-      ->capture_default_str();
-  fault_random->callback(
-      [=] { session->run = [=] { return FaultRandom(*options, session->output); }; });
-
-  CLI::App* import = bench->add_subcommand("import", "Speed of volume import and export");
-  AddCommonFlags(import, options.get());
-  import->add_option("--size", options->size, "Bytes of the volume, such as 256MiB or 1GiB")
-      ->capture_default_str();
-  import->callback(
-      [=] { session->run = [=] { return ImportAndExport(*options, session->output);
-};
-}  // namespace faultline
-);
+  for (const Benchmark& benchmark : bench::Benchmarks()) {
+    const auto flags = std::make_shared<Flags>();
+    CLI::App* command = group->add_subcommand(benchmark.name, benchmark.description);
+    AddCommonFlags(command, flags.get());
+    AddOwnFlags(command, benchmark, &flags->options);
+    command->callback([=, &benchmark] {
+      session->run = [=, &benchmark] {
+        return RunAll(*flags, {{&benchmark, benchmark.name, flags->options}}, session->output);
+      };
+    });
+  }
+  const auto flags = std::make_shared<Flags>();
+  CLI::App* all = group->add_subcommand(
+      "all", "All of them, and drains over links of limited speed: about ten minutes");
+  AddCommonFlags(all, flags.get());
+  all->callback([=] {
+    session->run = [=] {
+      return RunAll(*flags, bench::StandardSet(flags->options), session->output);
+    };
+  });
+  group->callback([=] {
+    if (*list) {
+      session->run = [=] { return List(session->output); };
+    } else if (group->get_subcommands().empty()) {
+      throw CLI::RequiredError("The name of a benchmark (see --list), or \"all\",");
+    }
+  });
 }
 
 }  // namespace faultline

@@ -117,10 +117,31 @@ absl::StatusOr<std::string> RunProgram(const std::vector<std::string>& argv) {
   return ReadAll(out.get());
 }
 
-std::string ReadLine(int fd) {
+absl::StatusOr<HeldProgram> HeldProgram::Start(const std::vector<std::string>& argv) {
+  int in[2], out[2];
+  if (pipe2(in, O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "pipe");
+  const UniqueFd in_read(in[0]);
+  HeldProgram program;
+  program.to_ = UniqueFd(in[1]);
+  if (pipe2(out, O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "pipe");
+  program.from_ = UniqueFd(out[0]);
+  const UniqueFd out_write(out[1]);
+  absl::StatusOr<ChildProcess> child =
+      ChildProcess::Start(argv, {.in = in_read.get(), .out = out_write.get(), .err = -1});
+  if (!child.ok()) return child.status();
+  program.child_ = *std::move(child);
+  return program;
+}
+
+std::string HeldProgram::ReadLine() {
   std::string line;
-  for (char c; read(fd, &c, 1) == 1 && c != '\n';) line += c;
+  for (char c; read(from_.get(), &c, 1) == 1 && c != '\n';) line += c;
   return line;
+}
+
+int HeldProgram::Release() {
+  to_.reset();
+  return child_.Wait();
 }
 
 }  // namespace faultline

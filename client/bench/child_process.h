@@ -48,8 +48,22 @@ class ChildProcess {
 // it wrote to its standard error, where it fails.
 absl::StatusOr<std::string> RunProgram(const std::vector<std::string>& argv);
 
-// Reads from `fd` up to the end of a line, or the end of the stream.
-std::string ReadLine(int fd);
+// A program that writes lines to this one, and goes on until its standard input ends.
+class HeldProgram {
+ public:
+  // As ChildProcess::Start; its standard error is inherited.
+  static absl::StatusOr<HeldProgram> Start(const std::vector<std::string>& argv);
+
+  pid_t pid() const { return child_.pid(); }
+  // What it writes up to the end of a line, or the end of its output.
+  std::string ReadLine();
+  // Lets it go on to its end; the exit status, as ChildProcess::Wait() has it.
+  int Release();
+
+ private:
+  UniqueFd to_, from_;
+  ChildProcess child_;
+};
 
 }  // namespace faultline
 

@@ -3,9 +3,7 @@
 // faultline demo: the main job, seen to work. A file goes into a volume of a page server; another
 // process maps the volume and reads it through its page faults; both digests must be the same.
 #include <absl/strings/str_cat.h>
-#include <fcntl.h>
 #include <openssl/evp.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <fstream>
@@ -67,23 +65,14 @@ void Step(const std::string& text) {
 absl::StatusOr<nlohmann::json> ReadThroughFaults(const LocalStack& stack,
                                                  const DemoOptions& options, uint64_t bytes,
                                                  nlohmann::json* attachment) {
-  int in[2], out[2];
-  if (pipe2(in, O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "pipe");
-  UniqueFd in_read(in[0]), in_write(in[1]);
-  if (pipe2(out, O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "pipe");
-  const UniqueFd out_read(out[0]);
-  UniqueFd out_write(out[1]);
-  absl::StatusOr<ChildProcess> reader = ChildProcess::Start(
+  absl::StatusOr<HeldProgram> reader = HeldProgram::Start(
       {SiblingProgram("faultline-touch"), "--socket=" + stack.agent_socket(), "--volume=demo",
        "--mode=hash", absl::StrCat("--size=", bytes), absl::StrCat("--threads=", options.threads),
-       "--memory=" + options.memory, "--hold"},
-      {.in = in_read.get(), .out = out_write.get(), .err = -1});
+       "--memory=" + options.memory, "--hold"});
   if (!reader.ok()) return reader.status();
-  in_read.reset();
-  out_write.reset();
   Step(absl::StrCat("reader     pid ", reader->pid(), " maps the volume; ", options.threads,
                     " threads fault, none of its bytes is here yet"));
-  const nlohmann::json result = nlohmann::json::parse(ReadLine(out_read.get()), nullptr, false);
+  const nlohmann::json result = nlohmann::json::parse(reader->ReadLine(), nullptr, false);
   if (result.is_object()) {
     absl::StatusOr<std::string> listed =
         stack.Faultline({"attachments", "--socket=" + stack.agent_socket(), "--output=json"});
@@ -92,8 +81,7 @@ absl::StatusOr<nlohmann::json> ReadThroughFaults(const LocalStack& stack,
       if (one.is_object() && one.value("id", 0) == result["attachment"]) *attachment = one;
     }
   }
-  in_write.reset();
-  if (const int status = reader->Wait(); status != 0 || !result.is_object()) {
+  if (const int status = reader->Release(); status != 0 || !result.is_object()) {
     return absl::InternalError(absl::StrCat("the reading process ended with status ", status));
   }
   return result;

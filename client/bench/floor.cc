@@ -14,11 +14,11 @@
 
 #include <array>
 #include <chrono>
-#include <numeric>
-#include <random>
+#include <memory>
 #include <thread>
 #include <utility>
 
+#include "client/bench/touch_order.h"
 #include "client/uffd/uffd.h"
 
 namespace faultline {
@@ -27,6 +27,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr size_t kRequestBytes = 32;
+constexpr size_t kStreamWriteBytes = 256 << 10;
 
 bool ReadFull(int fd, char* to, size_t n) {
   while (n > 0) {
@@ -49,10 +50,11 @@ bool WriteFull(int fd, const char* from, size_t n) {
 }
 
 struct Link {
+  std::unique_ptr<bench::LimitedLink> limit;  // only where there is one
   UniqueFd client, server;
 };
 
-absl::StatusOr<Link> TcpLoopback() {
+absl::StatusOr<Link> TcpLoopback(const bench::LinkOptions& options = {}) {
   const UniqueFd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in address{};
   address.sin_family = AF_INET;
@@ -62,7 +64,17 @@ absl::StatusOr<Link> TcpLoopback() {
   Link link;
   link.client = UniqueFd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (bind(listener.get(), raw, size) != 0 || listen(listener.get(), 1) != 0 ||
-      getsockname(listener.get(), raw, &size) != 0 || connect(link.client.get(), raw, size) != 0) {
+      getsockname(listener.get(), raw, &size) != 0) {
+    return absl::ErrnoToStatus(errno, "TCP loopback");
+  }
+  if (options.limits()) {
+    auto limit =
+        bench::LimitedLink::Start(absl::StrCat("127.0.0.1:", ntohs(address.sin_port)), options);
+    if (!limit.ok()) return limit.status();
+    link.limit = *std::move(limit);
+    address.sin_port = htons(link.limit->port());
+  }
+  if (connect(link.client.get(), raw, size) != 0) {
     return absl::ErrnoToStatus(errno, "TCP loopback");
   }
   link.server = UniqueFd(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
@@ -101,13 +113,10 @@ void HandleFaults(Uffd& uffd, int socket_fd, uint64_t faults) {
   }
 }
 
-std::vector<double> TouchInRandomOrder(const volatile char* base, PageCount pages) {
-  std::vector<uint64_t> order(pages.raw());
-  std::iota(order.begin(), order.end(), 0);
-  std::shuffle(order.begin(), order.end(), std::mt19937_64(7));
+std::vector<double> TouchInOrder(const volatile char* base, const std::vector<uint64_t>& touches) {
   std::vector<double> micros;
-  micros.reserve(order.size());
-  for (uint64_t page : order) {
+  micros.reserve(touches.size());
+  for (uint64_t page : touches) {
     const auto start = Clock::now();
     static_cast<void>(base[page * kPageSize]);
     micros.push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count());
@@ -117,7 +126,8 @@ std::vector<double> TouchInRandomOrder(const volatile char* base, PageCount page
 
 }  // namespace
 
-absl::StatusOr<std::vector<double>> MeasureUffdTcp(PageCount pages) {
+absl::StatusOr<std::vector<double>> MeasureUffdTcp(PageCount pages,
+                                                   const std::vector<uint64_t>& touches) {
   absl::StatusOr<UniqueFd> fd = OpenUffd();
   if (!fd.ok()) return fd.status();
   absl::StatusOr<std::unique_ptr<Uffd>> uffd = AdoptFreshUffd(*std::move(fd), 0);
@@ -133,8 +143,9 @@ absl::StatusOr<std::vector<double>> MeasureUffdTcp(PageCount pages) {
   std::vector<double> micros;
   if (status.ok()) {
     std::thread server([&] { ServePages(link->server.get()); });
-    std::thread handler([&] { HandleFaults(**uffd, link->client.get(), pages.raw()); });
-    micros = TouchInRandomOrder(static_cast<const volatile char*>(memory), pages);
+    const uint64_t faults = bench::DistinctPages(touches);
+    std::thread handler([&] { HandleFaults(**uffd, link->client.get(), faults); });
+    micros = TouchInOrder(static_cast<const volatile char*>(memory), touches);
     handler.join();
     shutdown(link->client.get(), SHUT_RDWR);
     server.join();
@@ -142,6 +153,29 @@ absl::StatusOr<std::vector<double>> MeasureUffdTcp(PageCount pages) {
   munmap(memory, pages.in_bytes());
   if (!status.ok()) return status;
   return micros;
+}
+
+absl::StatusOr<double> MeasureTcpStream(uint64_t bytes, const bench::LinkOptions& options) {
+  absl::StatusOr<Link> link = TcpLoopback(options);
+  if (!link.ok()) return link.status();
+  const uint64_t writes = (bytes + kStreamWriteBytes - 1) / kStreamWriteBytes;
+  const auto start = Clock::now();
+  std::thread writer([&] {
+    const std::string chunk(kStreamWriteBytes, 's');
+    for (uint64_t i = 0; i < writes; ++i) {
+      if (!WriteFull(link->server.get(), chunk.data(), chunk.size())) return;
+    }
+  });
+  std::string chunk(kStreamWriteBytes, '\0');
+  bool whole = true;
+  for (uint64_t i = 0; i < writes && whole; ++i) {
+    whole = ReadFull(link->client.get(), chunk.data(), chunk.size());
+  }
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  if (!whole) shutdown(link->client.get(), SHUT_RDWR);
+  writer.join();
+  if (!whole) return absl::UnavailableError("the connection of tcp_stream broke");
+  return static_cast<double>(writes * kStreamWriteBytes) / (1 << 20) / seconds;
 }
 
 absl::StatusOr<double> MeasureDiskWrite(const std::string& source, const std::string& directory) {

@@ -107,8 +107,15 @@ absl::StatusOr<LocalStack> LocalStack::Start(const std::string& directory, Trans
   stack.flags_ = std::move(flags);
   absl::Status status = stack.StartServer(
       transport == Transport::kTcp ? "127.0.0.1:0" : absl::StrCat("unix:", directory, "/server"));
-  if (status.ok()) status = stack.StartAgent();
   if (!status.ok()) return status;
+  if (stack.flags_.link.limits()) {
+    auto link = bench::LimitedLink::Start(stack.server_address_, stack.flags_.link);
+    if (!link.ok()) return link.status();
+    stack.link_ = *std::move(link);
+  }
+  absl::StatusOr<AgentProcess> agent = stack.StartAgent("agent", {});
+  if (!agent.ok()) return agent.status();
+  stack.agent_ = *std::move(agent);
   return stack;
 }
 
@@ -127,16 +134,22 @@ absl::Status LocalStack::StartServer(const std::string& listen) {
   });
 }
 
-absl::Status LocalStack::StartAgent() {
-  const std::string log = directory_ + "/agent.log";
-  agent_socket_ = directory_ + "/agent.sock";
-  std::vector<std::string> argv = {SiblingProgram("faultline-agent"), "--server=" + server_address_,
-                                   "--socket=" + agent_socket_};
+absl::StatusOr<AgentProcess> LocalStack::StartAgent(const std::string& name,
+                                                    const std::vector<std::string>& flags) const {
+  const std::string log = absl::StrCat(directory_, "/", name, ".log");
+  AgentProcess agent;
+  agent.socket = absl::StrCat(directory_, "/", name, ".sock");
+  std::vector<std::string> argv = {SiblingProgram("faultline-agent"),
+                                   "--server=" + address_for_agents(), "--socket=" + agent.socket};
   argv.insert(argv.end(), flags_.agent.begin(), flags_.agent.end());
-  absl::StatusOr<ChildProcess> agent = StartWithLog(argv, log);
-  if (!agent.ok()) return agent.status();
-  agent_ = *std::move(agent);
-  return WaitUntil(agent_, "the agent", log, [&] { return Accepts(agent_socket_); });
+  argv.insert(argv.end(), flags.begin(), flags.end());
+  absl::StatusOr<ChildProcess> process = StartWithLog(argv, log);
+  if (!process.ok()) return process.status();
+  agent.process = *std::move(process);
+  absl::Status status =
+      WaitUntil(agent.process, "the agent", log, [&] { return Accepts(agent.socket); });
+  if (!status.ok()) return status;
+  return agent;
 }
 
 absl::Status LocalStack::KillAndRestartServer() {

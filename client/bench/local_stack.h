@@ -5,10 +5,12 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "client/bench/child_process.h"
+#include "client/bench/limited_link.h"
 
 namespace faultline {
 
@@ -30,9 +32,15 @@ class TemporaryDirectory {
 
 enum class Transport { kTcp, kUnix };
 
-// Further flags of the programs.
+// Further flags of the programs, and what is between them.
 struct LocalStackFlags {
   std::vector<std::string> server, agent;
+  bench::LinkOptions link;  // over TCP only
+};
+
+struct AgentProcess {
+  ChildProcess process;
+  std::string socket;  // for handovers
 };
 
 // A page server and an agent of this machine: the programs that stand beside this one, started on
@@ -47,24 +55,32 @@ class LocalStack {
   // Kills the server, as a crash would, and starts it again on the same store at the same address.
   absl::Status KillAndRestartServer();
 
+  // Starts one more agent of this server, with these flags beside those that every agent has. It
+  // must end before this. `name` tells its files from those of others.
+  absl::StatusOr<AgentProcess> StartAgent(const std::string& name,
+                                          const std::vector<std::string>& flags) const;
+
+  const std::string& directory() const { return directory_; }
   const std::string& server_address() const { return server_address_; }
-  const std::string& agent_socket() const { return agent_socket_; }
+  // The server's, as the agents have it: behind the link, where there is one.
+  std::string address_for_agents() const { return link_ ? link_->address() : server_address_; }
+  const AgentProcess& agent() const { return agent_; }
+  const std::string& agent_socket() const { return agent_.socket; }
   pid_t server_pid() const { return server_.pid(); }
-  pid_t agent_pid() const { return agent_.pid(); }
+  pid_t agent_pid() const { return agent_.process.pid(); }
 
   // Runs `faultline` with these arguments, against this server; its standard output.
   absl::StatusOr<std::string> Faultline(const std::vector<std::string>& arguments) const;
 
  private:
   absl::Status StartServer(const std::string& listen);
-  absl::Status StartAgent();
 
   std::string directory_;
   LocalStackFlags flags_;
   std::string server_address_;
-  std::string agent_socket_;
   ChildProcess server_;
-  ChildProcess agent_;  // after the server: it ends first
+  std::unique_ptr<bench::LimitedLink> link_;
+  AgentProcess agent_;  // after server and link: it ends first
 };
 
 // The path of a program that stands beside this one.

@@ -6,18 +6,21 @@
 //
 //   hash      the threads take blocks of 256 KiB in turn and touch their pages, and one more thread
 //             computes the SHA-256 of all bytes, in order, behind them
-//   random    each thread touches its share of the pages, in random order
-//   seq       each thread touches its share of the pages, in ascending order
+//   random, seq, stride, zipf
+//             each thread does its share of the touches; see touch_order.h
+//   drain     touches nothing, and waits until the agent has filled every page
 #include <openssl/evp.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstring>
 #include <memory>
-#include <random>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -25,9 +28,13 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "client/bench/page_content.h"
+#include "client/bench/touch_order.h"
 #include "client/lib/faultline.h"
 
 namespace {
+
+namespace bench = faultline::bench;
 
 using Clock = std::chrono::steady_clock;
 
@@ -37,8 +44,12 @@ constexpr uint64_t kBlockBytes = 256 << 10;
 struct Options {
   std::string socket, volume, mode = "hash", memory = "private";
   uint64_t size_bytes = 0;
+  uint64_t touches = 0;  // 0: as many as the mode has
   unsigned threads = 4;
   uint64_t seed = 1;
+  std::string latencies_path;
+  std::string verify;  // empty: nothing is verified
+  uint64_t content_seed = 1;
   bool hold = false;
 };
 
@@ -92,25 +103,59 @@ std::string HashWhileTouching(const unsigned char* bytes, const Options& options
   return hex;
 }
 
-void TouchShares(const unsigned char* bytes, const Options& options, Latencies* latencies) {
-  std::vector<uint64_t> order((options.size_bytes + kPageBytes - 1) / kPageBytes);
-  for (uint64_t i = 0; i < order.size(); ++i) order[i] = i;
-  if (options.mode == "random") {
-    std::shuffle(order.begin(), order.end(), std::mt19937_64(options.seed));
-  }
+void TouchShares(const unsigned char* bytes, const std::vector<uint64_t>& touches,
+                 Latencies* latencies) {
   std::vector<std::thread> threads;
-  const size_t share = (order.size() + latencies->size() - 1) / latencies->size();
+  const size_t share = (touches.size() + latencies->size() - 1) / latencies->size();
   for (size_t t = 0; t < latencies->size(); ++t) {
     threads.emplace_back([&, t] {
-      const size_t end = std::min(order.size(), (t + 1) * share);
+      const size_t end = std::min(touches.size(), (t + 1) * share);
       std::vector<double>& mine = (*latencies)[t];
       mine.reserve(share);
       for (size_t i = t * share; i < end; ++i) {
-        mine.push_back(TouchPage(bytes + order[i] * kPageBytes));
+        mine.push_back(TouchPage(bytes + touches[i] * kPageBytes));
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
+}
+
+// Looks at the page tables, not at the pages: a touch would be a fault.
+void WaitUntilPresent(const unsigned char* bytes, uint64_t pages) {
+  constexpr uint64_t kPagesAtOnce = 4096;
+  constexpr auto kPause = std::chrono::microseconds(200);
+  std::vector<unsigned char> present(kPagesAtOnce);
+  for (uint64_t first = 0; first < pages;) {
+    const uint64_t count = std::min(kPagesAtOnce, pages - first);
+    void* address = const_cast<unsigned char*>(bytes + first * kPageBytes);
+    uint64_t done = 0;
+    if (mincore(address, count * kPageBytes, present.data()) == 0) {
+      while (done < count && (present[done] & 1) != 0) ++done;
+    }
+    first += done;
+    if (done < count) std::this_thread::sleep_for(kPause);
+  }
+}
+
+// The pages, of those that were touched, whose bytes are wrong.
+uint64_t CountWrongPages(const unsigned char* bytes, const std::vector<uint64_t>& touched,
+                         const bench::PageContent& content) {
+  std::vector<std::byte> right(kPageBytes);
+  uint64_t wrong = 0;
+  for (const uint64_t page : touched) {
+    content.Fill(faultline::PageIndex(page), right.data());
+    wrong += memcmp(bytes + page * kPageBytes, right.data(), kPageBytes) != 0;
+  }
+  return wrong;
+}
+
+bool WriteLatencies(const std::string& path, const Latencies& latencies) {
+  FILE* file = fopen(path.c_str(), "we");
+  bool written = file != nullptr;
+  for (const auto& mine : latencies) {
+    written = written && fwrite(mine.data(), sizeof mine[0], mine.size(), file) == mine.size();
+  }
+  return (file == nullptr || fclose(file) == 0) && written;
 }
 
 nlohmann::json Quantiles(const Latencies& latencies) {
@@ -128,6 +173,35 @@ nlohmann::json Quantiles(const Latencies& latencies) {
           {"max_us", at(1)}};
 }
 
+// What was asked for; `started` is when the memory was about to be mapped.
+nlohmann::json Work(const unsigned char* bytes, const Options& options, Clock::time_point started,
+                    Latencies* latencies) {
+  nlohmann::json result;
+  const uint64_t pages = (options.size_bytes + kPageBytes - 1) / kPageBytes;
+  std::vector<uint64_t> touches;
+  if (const std::optional<bench::TouchOrder> order = bench::ParseTouchOrder(options.mode)) {
+    touches = bench::MakeTouches(*order, pages, options.touches, options.seed);
+    started = Clock::now();
+    TouchShares(bytes, touches, latencies);
+  } else if (options.mode == "drain") {
+    touches = bench::MakeTouches(bench::TouchOrder::kSequential, pages, 0, 0);
+    WaitUntilPresent(bytes, pages);
+  } else {
+    started = Clock::now();
+    result["sha256"] = HashWhileTouching(bytes, options, latencies);
+  }
+  result["seconds"] = Micros(Clock::now() - started) / 1e6;
+  result.update(Quantiles(*latencies));
+  if (!options.verify.empty()) {
+    const bench::PageContent content{
+        options.verify == "half" ? bench::PageContent::kHalf : bench::PageContent::kRandom,
+        options.content_seed};
+    result["verified_pages"] = touches.size();
+    result["wrong_pages"] = CountWrongPages(bytes, touches, content);
+  }
+  return result;
+}
+
 int Run(Options options) {
   faultline_map_options map = FAULTLINE_MAP_OPTIONS_INIT;
   map.socket_path = options.socket.c_str();
@@ -135,6 +209,7 @@ int Run(Options options) {
   map.memory = options.memory == "memfd" ? FAULTLINE_MAP_SHARED : FAULTLINE_MAP_PRIVATE;
   faultline_mapping* mapping = nullptr;
   faultline_error error;
+  const auto started = Clock::now();
   if (faultline_map(&map, &mapping, &error) < 0) {
     fprintf(stderr, "faultline-touch: %s\n", error.message);
     return 1;
@@ -144,17 +219,12 @@ int Run(Options options) {
     options.size_bytes = faultline_length(mapping);
   }
   Latencies latencies(options.threads);
-  nlohmann::json result;
-  const auto start = Clock::now();
-  if (options.mode == "hash") {
-    result["sha256"] = HashWhileTouching(bytes, options, &latencies);
-  } else {
-    TouchShares(bytes, options, &latencies);
-  }
-  const double seconds = Micros(Clock::now() - start) / 1e6;
-  result.update(Quantiles(latencies));
-  result["seconds"] = seconds;
+  nlohmann::json result = Work(bytes, options, started, &latencies);
   result["attachment"] = faultline_attachment(mapping);
+  if (!options.latencies_path.empty() && !WriteLatencies(options.latencies_path, latencies)) {
+    perror("faultline-touch: cannot write the latencies");
+    return 1;
+  }
   printf("%s\n", result.dump().c_str());
   fflush(stdout);
   // So that the other side can ask the agent about the attachment before it ends.
@@ -165,7 +235,10 @@ int Run(Options options) {
     fprintf(stderr, "faultline-touch: %s\n", error.message);
     return 1;
   }
-  return 0;
+  if (result.value("wrong_pages", 0) == 0) return 0;
+  fprintf(stderr, "faultline-touch: %s of %s touched pages have wrong bytes\n",
+          result["wrong_pages"].dump().c_str(), result["verified_pages"].dump().c_str());
+  return 1;
 }
 
 }  // namespace
@@ -175,13 +248,22 @@ int main(int argc, char** argv) {
   CLI::App app("Maps a volume and touches every page of it.", "faultline-touch");
   app.add_option("--socket", options.socket, "Handover socket of the agent")->required();
   app.add_option("--volume", options.volume, "Volume to map")->required();
-  app.add_option("--mode", options.mode, "hash, random or seq")
-      ->check(CLI::IsMember({"hash", "random", "seq"}))
+  app.add_option("--mode", options.mode, "hash, random, seq, stride, zipf or drain")
+      ->check(CLI::IsMember({"hash", "random", "seq", "stride", "zipf", "drain"}))
       ->capture_default_str();
   app.add_option("--memory", options.memory, "private or memfd")
       ->check(CLI::IsMember({"private", "memfd"}))
       ->capture_default_str();
   app.add_option("--size", options.size_bytes, "Bytes to touch; 0: all")->capture_default_str();
+  app.add_option("--touches", options.touches, "Most touches; 0: all that the mode has")
+      ->capture_default_str();
+  app.add_option("--latencies", options.latencies_path,
+                 "File for the microseconds of each touch, as doubles of this machine");
+  app.add_option("--verify", options.verify,
+                 "Compare the touched pages, afterwards, with what a benchmark has put there: "
+                 "random or half")
+      ->check(CLI::IsMember({"random", "half"}));
+  app.add_option("--content-seed", options.content_seed, "Of what is there")->capture_default_str();
   app.add_option("--threads", options.threads, "Threads that touch")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();

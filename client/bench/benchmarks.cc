@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <absl/strings/str_cat.h>
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+#include <vector>
+
+#include "client/bench/benchmark.h"
+
+namespace faultline::bench {
+namespace {
+
+constexpr unsigned kFaultFlags = kThreadsFlag | kPrefetchFlag | kCodecFlag | kLinkFlag;
+constexpr uint64_t kPagesOfMiB = 256;
+
+constexpr Benchmark kBenchmarks[] = {
+    {"fault-random",
+     "Latency of single demand faults, as the faulting thread sees it, in random "
+     "order",
+     20000, kFaultFlags, FaultRandom},
+    {"fault-seq", "Touches in ascending order: latency and throughput", 20000, kFaultFlags,
+     FaultSequential},
+    {"fault-stride", "Touches of every 7th page", 70000, kFaultFlags, FaultStride},
+    {"fault-zipf", "As many touches as there are pages, by Zipf's law with the exponent 0.99",
+     20000, kFaultFlags, FaultZipf},
+    {"threads", "Faults of 1, 8 and 64 threads at a time, also with fetches held up by 1 ms", 20000,
+     kPrefetchFlag | kCodecFlag, Threads},
+    {"drain", "Fetching a whole volume in the background, from the handover to its last page",
+     256 * kPagesOfMiB, kCodecFlag | kLinkFlag, Drain},
+    {"demand-under-drain", "Latency of the faults that wait while everything else is fetched",
+     256 * kPagesOfMiB, kThreadsFlag | kCodecFlag | kLinkFlag, DemandUnderDrain},
+    {"writeback", "Batches of pages written to a volume, until they are acknowledged",
+     128 * kPagesOfMiB, kCodecFlag | kLinkFlag | kWriteFlags, Writeback},
+    {"import", "Speed of volume import and export", 1024 * kPagesOfMiB, kCodecFlag,
+     ImportAndExport},
+};
+
+const Benchmark& Find(absl::string_view name) {
+  return *std::find_if(std::begin(kBenchmarks), std::end(kBenchmarks),
+                       [&](const Benchmark& one) { return one.name == name; });
+}
+
+}  // namespace
+
+std::span<const Benchmark> Benchmarks() { return kBenchmarks; }
+
+std::vector<StandardRun> StandardSet(const BenchOptions& options) {
+  std::vector<StandardRun> runs;
+  const auto add = [&](const Benchmark& benchmark, absl::string_view suffix) -> BenchOptions& {
+    runs.push_back({&benchmark, absl::StrCat(benchmark.name, suffix), options});
+    runs.back().options.pages = benchmark.default_pages;
+    return runs.back().options;
+  };
+  for (const Benchmark& benchmark : Benchmarks()) add(benchmark, "");
+  if (options.transport == Transport::kUnix) return runs;  // a link is one of TCP
+  constexpr uint64_t kGigabit = 125'000'000;
+  add(Find("drain"), ", 1gbit").stack.link.bytes_per_second = kGigabit;
+  BenchOptions& compressed = add(Find("drain"), ", 1gbit, lz4");
+  compressed.stack.link.bytes_per_second = kGigabit;
+  compressed.codec = "lz4";
+  add(Find("drain"), ", 10ms round trip").stack.link.delay = absl::Milliseconds(5);
+  return runs;
+}
+
+}  // namespace faultline::bench
