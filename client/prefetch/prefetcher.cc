@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/prefetch/prefetcher.h"
+
+#include <absl/strings/str_cat.h>
+
+#include "client/prefetch/majority_prefetcher.h"
+#include "client/prefetch/sequential_prefetcher.h"
+#include "client/prefetch/stream_prefetcher.h"
+
+namespace faultline {
+namespace {
+
+constexpr PrefetchPolicy kPolicies[] = {PrefetchPolicy::kNone, PrefetchPolicy::kSequential,
+                                        PrefetchPolicy::kMajority, PrefetchPolicy::kStreams};
+
+}  // namespace
+
+absl::string_view PrefetchPolicyName(PrefetchPolicy policy) {
+  switch (policy) {
+    case PrefetchPolicy::kNone:
+      return "none";
+    case PrefetchPolicy::kSequential:
+      return "sequential";
+    case PrefetchPolicy::kMajority:
+      return "majority";
+    case PrefetchPolicy::kStreams:
+      break;
+  }
+  return "streams";
+}
+
+absl::StatusOr<PrefetchPolicy> ParsePrefetchPolicy(absl::string_view name) {
+  for (PrefetchPolicy policy : kPolicies) {
+    if (name == PrefetchPolicyName(policy)) return policy;
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "unknown prefetch policy \"", name, "\"; known are none, sequential, majority and streams"));
+}
+
+std::unique_ptr<Prefetcher> NewPrefetcher(PrefetchPolicy policy) {
+  switch (policy) {
+    case PrefetchPolicy::kNone:
+      break;
+    case PrefetchPolicy::kSequential:
+      return std::make_unique<SequentialPrefetcher>();
+    case PrefetchPolicy::kMajority:
+      return std::make_unique<MajorityPrefetcher>();
+    case PrefetchPolicy::kStreams:
+      return std::make_unique<StreamPrefetcher>();
+  }
+  return nullptr;
+}
+
+}  // namespace faultline

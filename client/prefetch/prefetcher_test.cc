@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/prefetch/prefetcher.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <map>
+#include <random>
+
+#include "client/prefetch/access_trace.h"
+
+namespace faultline {
+namespace {
+
+constexpr PrefetchPolicy kAll[] = {PrefetchPolicy::kSequential, PrefetchPolicy::kMajority,
+                                   PrefetchPolicy::kStreams};
+
+struct Ratios {
+  double misses, moved;  // both relative to no prefetch
+};
+
+// By policy and trace; printed once, for the README.
+std::map<std::string, Ratios> RatiosOf(PrefetchPolicy policy) {
+  std::map<std::string, Ratios> ratios;
+  for (const AccessTrace& trace : AllTraces(/*seed=*/1)) {
+    const TraceResult none = RunTrace(trace, nullptr);
+    const TraceResult result = RunTrace(trace, NewPrefetcher(policy).get());
+    const auto by = [](uint64_t a, uint64_t b) {
+      return static_cast<double>(a) / static_cast<double>(b);
+    };
+    ratios[trace.name] = {by(result.misses, none.misses), by(result.moved, none.moved)};
+    printf("| %-10s | %-11s | %4.2f | %4.2f | %4.2f |\n",
+           std::string(PrefetchPolicyName(policy)).c_str(), trace.name.c_str(),
+           ratios[trace.name].misses, ratios[trace.name].moved, by(result.hits, none.misses));
+  }
+  return ratios;
+}
+
+TEST(Prefetchers, SequentialFollowsRunsAndLeavesTheRestAlone) {
+  auto ratios = RatiosOf(PrefetchPolicy::kSequential);
+  EXPECT_LT(ratios["seq"].misses, 0.02);
+  EXPECT_LT(ratios["seq"].moved, 1.05);
+  EXPECT_LT(ratios["short runs"].misses, 0.5);
+  for (const char* trace : {"random", "zipf"}) {
+    EXPECT_LT(ratios[trace].misses, 1.02) << trace;
+    EXPECT_LT(ratios[trace].moved, 1.05) << trace;
+  }
+}
+
+TEST(Prefetchers, MajorityFollowsAnyStride) {
+  auto ratios = RatiosOf(PrefetchPolicy::kMajority);
+  for (const char* trace : {"seq", "reverse", "stride 7"}) {
+    EXPECT_LT(ratios[trace].misses, 0.05) << trace;
+    EXPECT_LT(ratios[trace].moved, 1.05) << trace;
+  }
+  for (const char* trace : {"random", "zipf"}) {
+    EXPECT_LT(ratios[trace].misses, 1.02) << trace;
+    EXPECT_LT(ratios[trace].moved, 1.05) << trace;
+  }
+}
+
+TEST(Prefetchers, StreamsFollowsSeveralPlacesAtOnce) {
+  auto ratios = RatiosOf(PrefetchPolicy::kStreams);
+  for (const char* trace : {"seq", "reverse", "stride 7", "4 streams"}) {
+    EXPECT_LT(ratios[trace].misses, 0.05) << trace;
+    EXPECT_LT(ratios[trace].moved, 1.05) << trace;
+  }
+  EXPECT_LT(ratios["scan + zipf"].misses, 0.75);
+  for (const char* trace : {"random", "zipf"}) {
+    EXPECT_LT(ratios[trace].misses, 1.02) << trace;
+    EXPECT_LT(ratios[trace].moved, 1.05) << trace;
+  }
+}
+
+TEST(Prefetchers, PoliciesAreFoundByTheirNames) {
+  for (PrefetchPolicy policy : kAll) {
+    EXPECT_EQ(*ParsePrefetchPolicy(PrefetchPolicyName(policy)), policy);
+    EXPECT_NE(NewPrefetcher(policy), nullptr);
+  }
+  EXPECT_EQ(*ParsePrefetchPolicy("none"), PrefetchPolicy::kNone);
+  EXPECT_EQ(NewPrefetcher(PrefetchPolicy::kNone), nullptr);
+  EXPECT_EQ(ParsePrefetchPolicy("oracle").status().message(),
+            "unknown prefetch policy \"oracle\"; known are none, sequential, majority and streams");
+}
+
+class AnyPrefetcher : public testing::TestWithParam<PrefetchPolicy> {};
+
+// Touches, hits and waste of no program: walks, jumps, ends of the volume.
+TEST_P(AnyPrefetcher, GuessesStayWithinTheirBoundsWhateverHappens) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    std::mt19937_64 random(seed);
+    const std::unique_ptr<Prefetcher> prefetcher = NewPrefetcher(GetParam());
+    std::vector<Guess> guesses;
+    std::vector<PageIndex> staged;
+    uint64_t page = 0;
+    int64_t stride = 1;
+    for (int i = 0; i < 3000; ++i) {
+      if (random() % 50 == 0) stride = static_cast<int64_t>(random() % 19) - 9;
+      if (random() % 40 == 0) stride = static_cast<int64_t>(random() % kMaxVolumePages);
+      if (random() % 30 == 0) {
+        const uint64_t edges[] = {0, kMaxVolumePages - 1, random() % kMaxVolumePages};
+        page = edges[random() % 3];
+      }
+      page = (page + static_cast<uint64_t>(stride)) % kMaxVolumePages;
+      const bool predicted = !staged.empty() && random() % 4 == 0;
+      if (predicted) page = staged[random() % staged.size()].raw();
+      if (!staged.empty() && random() % 16 == 0) prefetcher->OnWaste(staged.front());
+      guesses.clear();
+      prefetcher->OnTouch(PageIndex(page), predicted ? TouchKind::kHit : TouchKind::kMiss,
+                          &guesses);
+      ASSERT_LE(guesses.size(), kMaxGuesses);
+      PageCount pages(0);
+      staged.clear();
+      for (size_t a = 0; a < guesses.size(); ++a) {
+        const PageRange range = guesses[a].pages;
+        ASSERT_FALSE(range.empty());
+        ASSERT_TRUE(IsWithin(range.first.raw(), range.count.raw(), PageCount(kMaxVolumePages)));
+        ASSERT_FALSE(range.Contains(PageIndex(page)));
+        for (size_t b = 0; b < a; ++b) ASSERT_FALSE(range.Overlaps(guesses[b].pages));
+        pages += range.count;
+        if (guesses[a].placement == Placement::kStaged) staged.push_back(range.first);
+      }
+      ASSERT_LE(pages, kMaxPrefetchWindow);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Policies, AnyPrefetcher, testing::ValuesIn(kAll), [](const auto& policy) {
+  return std::string(PrefetchPolicyName(policy.param));
+});
+
+}  // namespace
+}  // namespace faultline
