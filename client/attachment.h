@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "client/prefetch/prefetcher.h"
 #include "client/source/page_source.h"
 #include "client/unique_fd.h"
 
@@ -67,6 +68,7 @@ struct AttachmentOptions {
   SharedDiscard shared_discard = SharedDiscard::kKeep;
   // Fetch everything that is left, behind the faults, until all of the memory is there.
   bool drain = false;
+  PrefetchPolicy prefetch = PrefetchPolicy::kNone;
 };
 
 struct AttachRequest {
@@ -102,6 +104,11 @@ struct AttachmentStats {
   uint64_t copied_pages_total = 0;
   uint64_t zeroed_pages_total = 0;
   uint64_t drained_pages_total = 0;  // of the two, not waited for by a fault
+  // Guesses: pages fetched for them; faults that found their page staged or on its way; and pages
+  // that were dropped, staged and never touched. What is mapped ahead counts in neither of those.
+  uint64_t prefetched_pages_total = 0;
+  uint64_t prefetch_hits_total = 0;
+  uint64_t prefetch_waste_total = 0;
   // Fill ioctls by the error they returned.
   uint64_t fill_eagain_total = 0;
   uint64_t fill_partial_total = 0;  // EAGAIN after some progress
@@ -152,6 +159,9 @@ void VisitFields(Stats& stats, Visit visit) {
   visit("copied_pages_total", stats.copied_pages_total);
   visit("zeroed_pages_total", stats.zeroed_pages_total);
   visit("drained_pages_total", stats.drained_pages_total);
+  visit("prefetched_pages_total", stats.prefetched_pages_total);
+  visit("prefetch_hits_total", stats.prefetch_hits_total);
+  visit("prefetch_waste_total", stats.prefetch_waste_total);
   visit("fill_eagain_total", stats.fill_eagain_total);
   visit("fill_partial_total", stats.fill_partial_total);
   visit("fill_eexist_total", stats.fill_eexist_total);

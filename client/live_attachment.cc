@@ -54,9 +54,17 @@ LiveAttachment::LiveAttachment(AttachedProcess process, const AttachmentOptions&
             loop->Post(std::move(task));
           })
                              : Executor(nullptr))),
-      reader_(memory_.get(), fetcher_, this, this, options.shared_discard),
+      ahead_(NewReadAhead()),
+      reader_(memory_.get(), fetcher_, ahead_, this, this, options.shared_discard),
       pid_(process.pid),
       pidfd_(std::move(process.pidfd)) {}
+
+std::shared_ptr<ReadAhead> LiveAttachment::NewReadAhead() const {
+  std::unique_ptr<Prefetcher> prefetcher = NewPrefetcher(options_.prefetch);
+  if (prefetcher == nullptr) return nullptr;
+  return std::make_shared<ReadAhead>(memory_, fetcher_, source_->max_fetch(),
+                                     std::move(prefetcher));
+}
 
 std::string LiveAttachment::Name() const {
   const pid_t pid = pid_;
@@ -217,7 +225,15 @@ std::vector<PageRange> LiveAttachment::AbsentPages() const {
 
 void LiveAttachment::OnReadable() {
   if (gone_) return;
+  const FaultCounters& counters = memory_->counters;
+  const uint64_t faults = counters.faults, remaps = counters.remap_events;
   absl::Status status = reader_.Drain();
+  if (SpinPolicy* const spin = environment_.loop->spin(); spin->enabled()) {
+    const SteadyClock::time_point now = SteadyClock::now();
+    if (counters.faults != faults) spin->OnFault(now);
+    // Who moves memory unmaps what was there, too, or what it has left.
+    if (counters.remap_events != remaps) spin->OnFirstOfTwo(now);
+  }
   if (absl::IsResourceExhausted(status) && environment_.reserve->Spend()) {
     status = reader_.Drain();
     if (!environment_.reserve->Refill()) {
@@ -438,6 +454,9 @@ AttachmentStats LiveAttachment::Stats() const {
   stats.copied_pages_total = counters.copied_pages;
   stats.zeroed_pages_total = counters.zeroed_pages;
   stats.drained_pages_total = counters.drained_pages;
+  stats.prefetched_pages_total = counters.prefetched_pages;
+  stats.prefetch_hits_total = counters.prefetch_hits;
+  stats.prefetch_waste_total = counters.prefetch_waste;
   stats.fill_eagain_total = counters.eagain;
   stats.fill_partial_total = counters.partial;
   stats.fill_eexist_total = counters.eexist;

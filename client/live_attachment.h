@@ -15,6 +15,7 @@
 #include "client/fault/fault_reader.h"
 #include "client/fault/fetcher.h"
 #include "client/fault/paged_memory.h"
+#include "client/fault/read_ahead.h"
 #include "client/process_maps.h"
 #include "client/timers.h"
 #include "proto/mutex.h"
@@ -83,6 +84,7 @@ class LiveAttachment final : public Target,
   std::vector<AddressRange> MappedParts(AddressRange range) override;
 
  private:
+  std::shared_ptr<ReadAhead> NewReadAhead() const;
   void OnReadable();
   void PauseForDescriptors(const absl::Status& status);
   // Looks, now and then, whether the memory is still there, whether events are outstanding that
@@ -111,6 +113,7 @@ class LiveAttachment final : public Target,
   const std::shared_ptr<PagedMemory> memory_;
   const std::shared_ptr<PageSource> source_;
   const std::shared_ptr<Fetcher> fetcher_;
+  const std::shared_ptr<ReadAhead> ahead_;  // null without a prefetch policy
   FaultReader reader_;
   std::atomic<pid_t> pid_;
   std::atomic<bool> identifying_ = false;

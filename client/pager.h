@@ -52,7 +52,7 @@ struct PagerOptions {
   int retry_threads = 2;  // that try parked fills again, at least 1
   FillMode fill_mode = FillMode::kAuto;
   // How long a reader spins, while faults follow each other closely, before it sleeps; zero: never.
-  absl::Duration spin = absl::ZeroDuration();
+  absl::Duration spin = absl::Microseconds(100);
   Pollable* pollable = nullptr;  // borrowed: what a reader that spins polls besides, the source
 };
 

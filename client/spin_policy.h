@@ -2,6 +2,7 @@
 #ifndef FAULTLINE_CLIENT_SPIN_POLICY_H_
 #define FAULTLINE_CLIENT_SPIN_POLICY_H_
 
+#include <algorithm>
 #include <chrono>
 
 #include "client/timers.h"
@@ -27,12 +28,18 @@ class SpinPolicy {
     OnProgress(now);
   }
   // Something came that was waited for.
-  void OnProgress(SteadyClock::time_point now) { last_progress_ = now; }
+  void OnProgress(SteadyClock::time_point now) {
+    last_progress_ = now;
+    if (now >= quiet_until_ && ++progress_ >= kUndisturbed) quiet_ = kFirstQuiet;
+  }
   // An event was read that the target follows up with another at once.
   void OnFirstOfTwo(SteadyClock::time_point now) { second_until_ = now + limit_; }
   // The spinning thread has let others run, which took so long.
   void OnYield(SteadyClock::time_point now, SteadyClock::duration took) {
-    if (took > kWanted) quiet_until_ = now + kQuiet;
+    if (took <= kWanted) return;
+    quiet_until_ = now + quiet_;
+    quiet_ = std::min(quiet_ * 2, kLastQuiet);
+    progress_ = 0;
   }
 
   bool ShouldSpin(SteadyClock::time_point now) const {
@@ -47,10 +54,15 @@ class SpinPolicy {
   // A time slice that somebody else has used up. A server on the same machine that answers a fetch
   // meanwhile, or the target that goes on to its next fault, needs less.
   static constexpr auto kWanted = std::chrono::microseconds(500);
-  static constexpr auto kQuiet = std::chrono::milliseconds(20);
+  // For how long it is left to others then: longer each time, until it was not wanted for long.
+  static constexpr SteadyClock::duration kFirstQuiet = std::chrono::milliseconds(20);
+  static constexpr SteadyClock::duration kLastQuiet = std::chrono::seconds(2);
+  static constexpr int kUndisturbed = 2000;
 
   const SteadyClock::duration limit_;
   int faults_in_a_row_ = 0;
+  int progress_ = 0;  // since the processor was last wanted
+  SteadyClock::duration quiet_ = kFirstQuiet;
   SteadyClock::time_point last_fault_, last_progress_, second_until_, quiet_until_;
 };
 

@@ -67,6 +67,17 @@ TEST_F(SpinPolicyTest, WhereOthersWantTheProcessorItIsLeftToThemForAWhile) {
   EXPECT_TRUE(policy_.ShouldSpin(now_));
 }
 
+TEST_F(SpinPolicyTest, WhereTheProcessorIsWantedAgainAndAgainItIsLeftForLonger) {
+  SteadyClock::duration before = SteadyClock::duration::zero();
+  for (int i = 0; i < 6; ++i) {
+    policy_.OnYield(now_, std::chrono::milliseconds(3));
+    const SteadyClock::time_point quiet_from = now_;
+    while (!policy_.ShouldSpin(now_)) Faults(1, microseconds(80));
+    EXPECT_GT(now_ - quiet_from, before * 3 / 2);
+    before = now_ - quiet_from;
+  }
+}
+
 TEST_F(SpinPolicyTest, AShortYieldMattersNothing) {
   Faults(8, microseconds(80));
   policy_.OnYield(now_, microseconds(60));

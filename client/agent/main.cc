@@ -35,13 +35,10 @@ constexpr size_t kOtherConnections = 64;
 // Of one attachment: connection, userfaultfd, pidfds; with room for a few of its children.
 constexpr size_t kDescriptorsPerAttachment = 8;
 
-enum class Prefetch { kNone };
-
 struct Flags {
   PageServerOptions page_server;
   PagerOptions pager;
   HandoverServerOptions handover;
-  Prefetch prefetch = Prefetch::kNone;
   FetchDelay fetch_delay;
   LogLevel log_level = LogLevel::kInfo;
 };
@@ -58,12 +55,6 @@ absl::StatusOr<mode_t> ParseMode(absl::string_view text) {
       absl::StrCat("\"", text, "\" is no file mode; write it in octal, such as 0660"));
 }
 
-absl::StatusOr<Prefetch> ParsePrefetch(absl::string_view text) {
-  if (text == "none") return Prefetch::kNone;
-  return absl::InvalidArgumentError(
-      absl::StrCat("\"", text, "\" is not available; this version knows none"));
-}
-
 void AddFlags(CLI::App& app, Flags* flags) {
   DaemonFlags add(&app, "FAULTLINE_AGENT_");
   HandoverWorkersOptions& workers = flags->handover.workers;
@@ -75,8 +66,10 @@ void AddFlags(CLI::App& app, Flags* flags) {
                 "Permissions of the socket, in octal; who may connect may be served");
   add.Add("--volume", &workers.volume, "NAME",
           "Volume of handovers that name none, which are those in Firecracker's form");
-  add.AddParsed("--prefetch", &ParsePrefetch, &flags->prefetch, "POLICY", "none",
-                "Pages to fetch before they are touched: none");
+  add.AddParsed("--prefetch", &ParsePrefetchPolicy, &workers.attachment.prefetch, "POLICY", "none",
+                "Pages to fetch before they are touched, unless a handover says otherwise: none, "
+                "sequential, majority (the stride that most of the last touches share) or streams "
+                "(a stride for each of several places)");
   add.AddSwitch(
       "--drain", &workers.attachment.drain,
       "Fetch everything that is left behind the faults, unless a handover says otherwise");
@@ -106,8 +99,11 @@ void AddFlags(CLI::App& app, Flags* flags) {
           "Hold up this share of the fetches only, from 0 to 1")
       ->check(CLI::Range(0.0, 1.0));
   add.Add("--threads", &flags->page_server.threads, "N",
-          "Threads that receive pages and fill memory")
+          "Threads that fill memory with pages that nobody waits for yet")
       ->check(CLI::Range(1, 256));
+  add.AddDuration("--spin", &flags->pager.spin,
+                  "How long a reader of page faults waits awake for the next, or for its page, "
+                  "while they follow each other closely; 0 for never");
   add.AddDuration(
       "--handover-timeout", &flags->handover.handover_timeout,
       "How long a process may take for its handover, and the agent for opening its volume");
@@ -161,7 +157,9 @@ absl::Status StartAgent(const Flags& flags, Agent* agent) {
                             " % of the fetches are held up by ",
                             absl::FormatDuration(flags.fetch_delay.delay)));
   }
-  absl::StatusOr<std::unique_ptr<Pager>> pager = Pager::Create(flags.pager);
+  PagerOptions options = flags.pager;
+  options.pollable = agent->page_server->pollable();
+  absl::StatusOr<std::unique_ptr<Pager>> pager = Pager::Create(options);
   if (!pager.ok()) return pager.status();
   agent->pager = *std::move(pager);
   absl::StatusOr<std::unique_ptr<HandoverServer>> handovers = HandoverServer::Start(

@@ -215,7 +215,8 @@ absl::Status ParseVolume(const json& object, HandoverRequest* request) {
 
 absl::Status ParseAttach(const json& object, HandoverRequest* request) {
   request->kind = HandoverRequest::Kind::kAttach;
-  absl::Status status = CheckKeys(object, {"volume", "mappings", "mode", "register", "drain"}, "");
+  absl::Status status =
+      CheckKeys(object, {"volume", "mappings", "mode", "register", "drain", "prefetch"}, "");
   if (!status.ok()) return status;
   if (status = ParseVolume(object, request); !status.ok()) return status;
   if (const auto mode = object.find("mode"); mode != object.end()) {
@@ -235,6 +236,14 @@ absl::Status ParseAttach(const json& object, HandoverRequest* request) {
   absl::StatusOr<std::optional<bool>> drain = FindBool(object, "drain");
   if (!drain.ok()) return drain.status();
   request->drain = *drain;
+  if (const auto prefetch = object.find("prefetch"); prefetch != object.end()) {
+    const absl::StatusOr<PrefetchPolicy> policy = ParsePrefetchPolicy(
+        prefetch->is_string() ? prefetch->get_ref<const std::string&>() : Quoted(*prefetch));
+    if (!policy.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("\"prefetch\": ", policy.status().message()));
+    }
+    request->prefetch = *policy;
+  }
   const auto mappings = object.find("mappings");
   if (mappings == object.end()) return absl::InvalidArgumentError("\"mappings\" is missing");
   return ParseMappings(*mappings, request);

@@ -158,6 +158,7 @@ absl::StatusOr<AttachmentId> HandoverWorkers::Attach(HandoverJob& job,
   request.source = std::move(source);
   request.options = options_.attachment;
   request.options.drain = job.request.drain.value_or(options_.attachment.drain);
+  request.options.prefetch = job.request.prefetch.value_or(options_.attachment.prefetch);
   absl::StatusOr<PeerProcess> peer = job.peer.Duplicate();
   if (!peer.ok()) return peer.status();
   request.pidfd = std::move(peer->pidfd);

@@ -64,6 +64,8 @@ struct CommandOptions {
   std::string source = "server";
   int fill_threads = 4;
   std::string fill_mode = "auto";
+  PrefetchPolicy prefetch = PrefetchPolicy::kNone;
+  absl::Duration spin = PagerOptions().spin;
   absl::Duration fetch_delay = absl::ZeroDuration();
   double delay_share = 1;
   absl::Duration kill_server_every = absl::ZeroDuration();
@@ -121,7 +123,9 @@ absl::Status StartServerAndAgent(const CommandOptions& options, const std::strin
                                  Behind* behind) {
   LocalStackFlags flags;
   flags.agent = {absl::StrCat("--threads=", options.fill_threads),
-                 "--fill-mode=" + options.fill_mode};
+                 "--fill-mode=" + options.fill_mode,
+                 absl::StrCat("--prefetch=", PrefetchPolicyName(options.prefetch)),
+                 "--spin=" + absl::FormatDuration(options.spin)};
   if (options.fetch_delay > absl::ZeroDuration()) {
     flags.agent.push_back("--fetch-delay=" + absl::FormatDuration(options.fetch_delay));
     flags.agent.push_back(absl::StrCat("--fetch-delay-share=", options.delay_share));
@@ -150,6 +154,8 @@ absl::Status StartAgentInside(const CommandOptions& options, const std::string& 
   absl::StatusOr<FillMode> mode = ParseFillMode(options.fill_mode);
   if (!mode.ok()) return mode.status();
   agent.pager.fill_mode = *mode;
+  agent.pager.spin = options.spin;
+  agent.prefetch = options.prefetch;
   absl::StatusOr<std::unique_ptr<LocalAgent>> started = LocalAgent::Start(
       agent, MakePatternVolume(options.seed, options.VolumePages(), options.wrong_page));
   if (!started.ok()) return started.status();
@@ -293,6 +299,7 @@ std::string Configuration(const CommandOptions& options) {
   parts.push_back(absl::StrCat("fill mode ", options.fill_mode));
   parts.push_back(absl::StrCat(options.fill_threads, " fill threads"));
   parts.push_back(options.no_drain ? "no drain" : "drain");
+  parts.push_back(absl::StrCat("prefetch ", PrefetchPolicyName(options.prefetch)));
   if (options.fetch_delay > absl::ZeroDuration()) {
     parts.push_back(absl::StrCat(options.delay_share * 100, " % of fetches held up by ",
                                  absl::FormatDuration(options.fetch_delay)));
@@ -413,6 +420,12 @@ void AddSourceFlags(CLI::App* churn, CommandOptions* options) {
       ->capture_default_str();
   churn->add_flag("!--drain,--no-drain", options->no_drain,
                   "Whether the agent fetches what is left, behind the faults [it does]");
+  AddParsed(churn, "--prefetch", "POLICY",
+            "The agent's: none, sequential, majority or streams [none]", &ParsePrefetchPolicy,
+            &options->prefetch);
+  AddParsed(churn, "--spin", "DURATION",
+            "How long the agent's reader stays awake for what follows; 0 for never [100us]",
+            &ParseDuration, &options->spin);
   AddParsed(churn, "--fetch-delay", "DURATION", "Hold fetches up, such as 1ms or 50ms",
             &ParseDuration, &options->fetch_delay);
   churn->add_option("--delay-share", options->delay_share, "Of the fetches, 0 to 1")

@@ -32,6 +32,7 @@ class InProcess final : public LocalAgent {
     }
     HandoverServerOptions listen;
     listen.socket_path = options.socket;
+    listen.workers.attachment.prefetch = options.prefetch;
     absl::StatusOr<std::unique_ptr<HandoverServer>> handovers = HandoverServer::Start(
         listen, pager_.get(),
         [source](absl::string_view, absl::Time) -> absl::StatusOr<std::shared_ptr<PageSource>> {

@@ -17,6 +17,7 @@ struct LocalAgentOptions {
   PagerOptions pager;
   int fill_threads = 4;  // that answer fetches, and so fill
   FetchDelay delay;
+  PrefetchPolicy prefetch = PrefetchPolicy::kNone;
 };
 
 // An agent inside this process, for one volume in memory: what the paging core does with a source

@@ -7,9 +7,6 @@
 namespace faultline {
 namespace {
 
-// Runs under way at a time: enough for several threads to fill while others are on the wire.
-constexpr int kWindow = 8;
-
 // Between two looks at an address space that keeps changing.
 constexpr auto kSettlePause = std::chrono::milliseconds(2);
 
@@ -22,15 +19,17 @@ constexpr PageCount kMaxLook{uint64_t{1} << 18};
 }  // namespace
 
 // Goes with the fetch of one run.
-class Drainer::Ticket {
+class Drainer::Ticket final : public FetchTicket {
  public:
-  explicit Ticket(std::shared_ptr<Drainer> drainer) : drainer_(std::move(drainer)) {}
-  ~Ticket() { drainer_->OnRunEnded(); }
+  explicit Ticket(std::shared_ptr<Drainer> drainer)
+      : drainer_(std::move(drainer)), began_(drainer_->timers_->Now()) {}
+  ~Ticket() override { drainer_->OnRunEnded(began_); }
   Ticket(const Ticket&) = delete;
   Ticket& operator=(const Ticket&) = delete;
 
  private:
   const std::shared_ptr<Drainer> drainer_;
+  const SteadyClock::time_point began_;
 };
 
 Drainer::Drainer(std::shared_ptr<PagedMemory> memory, std::shared_ptr<Fetcher> fetcher,
@@ -87,7 +86,7 @@ void Drainer::Pump() {
     uint64_t left = 0;
     {
       MutexLock lock(mu_);
-      if (under_way_ < kWindow) run = NextRun();
+      if (under_way_ < window_.size()) run = NextRun();
       if (run) {
         ++under_way_;
         found_ += run->count.raw();
@@ -110,17 +109,21 @@ void Drainer::Pump() {
       drained_(left);
       return;
     }
-    if (!run || fetcher_->Drain(*run, std::make_shared<Ticket>(shared_from_this()))) continue;
+    if (!run ||
+        fetcher_->FetchAhead(*run, FetchLane::kBulk, std::make_shared<Ticket>(shared_from_this())))
+      continue;
     MutexLock lock(mu_);
     finished_ = true;
     return;
   }
 }
 
-void Drainer::OnRunEnded() {
+void Drainer::OnRunEnded(SteadyClock::time_point began) {
   {
+    const SteadyClock::time_point now = timers_->Now();
     MutexLock lock(mu_);
     --under_way_;
+    window_.OnRunEnded(now, now - began);
   }
   Pump();
 }

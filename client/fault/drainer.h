@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 
+#include "client/fault/drain_window.h"
 #include "client/fault/fetcher.h"
 #include "client/fault/paged_memory.h"
 #include "proto/mutex.h"
@@ -38,7 +39,7 @@ class Drainer : public std::enable_shared_from_this<Drainer> {
   // Whether the pass that has ended was the last.
   bool EndPass() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Pump();
-  void OnRunEnded();
+  void OnRunEnded(SteadyClock::time_point began);
 
   const std::shared_ptr<PagedMemory> memory_;
   const std::shared_ptr<Fetcher> fetcher_;
@@ -47,7 +48,8 @@ class Drainer : public std::enable_shared_from_this<Drainer> {
   const std::function<void(uint64_t left)> drained_;
   Mutex mu_;
   PageIndex cursor_ ABSL_GUARDED_BY(mu_);
-  int under_way_ ABSL_GUARDED_BY(mu_) = 0;
+  DrainWindow window_ ABSL_GUARDED_BY(mu_);
+  size_t under_way_ ABSL_GUARDED_BY(mu_) = 0;
   bool pumping_ ABSL_GUARDED_BY(mu_) = false;
   bool finished_ ABSL_GUARDED_BY(mu_) = false;
   // Of the pass under way, and of the one before; and how many have found just as much in a row:

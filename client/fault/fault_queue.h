@@ -4,9 +4,11 @@
 
 #include <absl/container/inlined_vector.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <map>
+#include <optional>
+#include <vector>
 
 #include "client/timers.h"
 #include "proto/mutex.h"
@@ -28,9 +30,11 @@ class FaultQueue {
   // Notes a fault for `page`; true if it is the first, so that someone has to fetch it.
   bool Join(PageIndex page, SteadyClock::time_point now) {
     MutexLock lock(mu_);
-    const bool first = since_.try_emplace(page, now).second;
-    if (first) size_.store(since_.size(), std::memory_order_relaxed);
-    return first;
+    const auto at = LowerBound(page);
+    if (at != waiting_.end() && at->page == page) return false;
+    waiting_.insert(at, {page, now});
+    size_.store(waiting_.size(), std::memory_order_relaxed);
+    return true;
   }
 
   // An entry that was taken out: the page, and since when a thread waits for it.
@@ -45,13 +49,21 @@ class FaultQueue {
     Taken taken;
     if (size() == 0) return taken;
     MutexLock lock(mu_);
-    auto it = since_.lower_bound(pages.first);
-    while (it != since_.end() && it->first < pages.end()) {
-      taken.push_back({it->first, it->second});
-      it = since_.erase(it);
-    }
-    size_.store(since_.size(), std::memory_order_relaxed);
+    const auto first = LowerBound(pages.first);
+    const auto end = LowerBound(pages.end());
+    taken.assign(first, end);
+    waiting_.erase(first, end);
+    size_.store(waiting_.size(), std::memory_order_relaxed);
     return taken;
+  }
+
+  // The first page of `pages` that has an entry.
+  std::optional<PageIndex> First(PageRange pages) const {
+    if (size() == 0) return std::nullopt;
+    MutexLock lock(mu_);
+    const auto first = LowerBound(pages.first);
+    if (first == waiting_.end() || first->page >= pages.end()) return std::nullopt;
+    return first->page;
   }
 
   // Puts back those of `taken` that are at or behind `first`, because they have to be tried again.
@@ -64,9 +76,16 @@ class FaultQueue {
   size_t size() const { return size_.load(std::memory_order_relaxed); }
 
  private:
-  Mutex mu_;
-  std::map<PageIndex, SteadyClock::time_point> since_ ABSL_GUARDED_BY(mu_);
-  std::atomic<size_t> size_ = 0;  // of since_, to be read without the lock
+  std::vector<Waiting>::const_iterator LowerBound(PageIndex page) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return std::lower_bound(waiting_.begin(), waiting_.end(), page,
+                            [](const Waiting& waiting, PageIndex p) { return waiting.page < p; });
+  }
+
+  mutable Mutex mu_;
+  // Ascending. Not a map: its memory is used again, so that a fault costs no allocation.
+  std::vector<Waiting> waiting_ ABSL_GUARDED_BY(mu_);
+  std::atomic<size_t> size_ = 0;  // of waiting_, to be read without the lock
 };
 
 }  // namespace faultline

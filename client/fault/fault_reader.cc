@@ -33,10 +33,12 @@ constexpr int kCatchUpSteps = 40;
 
 }  // namespace
 
-FaultReader::FaultReader(PagedMemory* memory, std::shared_ptr<Fetcher> fetcher, Target* target,
-                         ReaderHost* host, SharedDiscard shared_discard)
+FaultReader::FaultReader(PagedMemory* memory, std::shared_ptr<Fetcher> fetcher,
+                         std::shared_ptr<ReadAhead> ahead, Target* target, ReaderHost* host,
+                         SharedDiscard shared_discard)
     : memory_(memory),
       fetcher_(std::move(fetcher)),
+      ahead_(std::move(ahead)),
       target_(target),
       host_(host),
       shared_discard_(shared_discard) {}
@@ -237,10 +239,17 @@ void FaultReader::Resolve() {
     fetcher_->Stray(address);
   }
   for (uint64_t address : refused) Refuse(address);
+  Demand();
+}
 
-  std::sort(demanded_.begin(), demanded_.end());
+void FaultReader::Demand() {
   // No lock is needed: pages change and tables are cloned on this thread only, but for fills.
   const auto is_fetched = [this](PageIndex page) { return IsFetched(memory_->table->Get(page)); };
+  if (ahead_ != nullptr) {  // in the order of the faults, which it learns from
+    std::erase_if(demanded_,
+                  [&](PageIndex page) { return is_fetched(page) && ahead_->Serve(page); });
+  }
+  std::sort(demanded_.begin(), demanded_.end());
   for (size_t i = 0; i < demanded_.size();) {
     // Neighbours that are filled from the same place travel together.
     const bool fetched = is_fetched(demanded_[i]);
@@ -252,6 +261,7 @@ void FaultReader::Resolve() {
     }
     fetched ? fetcher_->Demand(run) : fetcher_->Zero(run);
   }
+  if (ahead_ != nullptr) ahead_->FetchAhead();
 }
 
 void FaultReader::Refuse(uint64_t address) {

@@ -10,6 +10,7 @@
 
 #include "client/fault/fetcher.h"
 #include "client/fault/paged_memory.h"
+#include "client/fault/read_ahead.h"
 #include "proto/mutex.h"
 
 namespace faultline {
@@ -42,9 +43,10 @@ class ReaderHost {
 // thread-safe.
 class FaultReader {
  public:
-  // `memory`, `target` and `host` are borrowed.
-  FaultReader(PagedMemory* memory, std::shared_ptr<Fetcher> fetcher, Target* target,
-              ReaderHost* host, SharedDiscard shared_discard);
+  // `memory`, `target` and `host` are borrowed. `ahead` is null where nothing is prefetched.
+  FaultReader(PagedMemory* memory, std::shared_ptr<Fetcher> fetcher,
+              std::shared_ptr<ReadAhead> ahead, Target* target, ReaderHost* host,
+              SharedDiscard shared_discard);
 
   // To be called when the uffd is readable. RESOURCE_EXHAUSTED where a fork event has to wait for a
   // free descriptor: to be called again. Any other error is final: it cannot be read any more.
@@ -74,11 +76,14 @@ class FaultReader {
   void NoteEvent(const char* name, AddressRange range);
   void WakeAll(AddressRange range);
   void Resolve();
+  // Has what the faults in demanded_ wait for fetched or filled.
+  void Demand();
   // A fault that was handed over with the uffd but with no mapping: there is no page for it.
   void Refuse(uint64_t address);
 
   PagedMemory* const memory_;
   const std::shared_ptr<Fetcher> fetcher_;
+  const std::shared_ptr<ReadAhead> ahead_;
   Target* const target_;
   ReaderHost* const host_;
   const SharedDiscard shared_discard_;

@@ -20,6 +20,9 @@ std::string ToString(PageRange pages) {
              : absl::StrCat("pages ", pages.first.raw(), " to ", pages.end().raw() - 1);
 }
 
+// Kept for use again: as many as a target may well have threads that wait.
+constexpr size_t kMaxIdleFlights = 256;
+
 }  // namespace
 
 Fetcher::Fetcher(std::shared_ptr<PagedMemory> memory, std::shared_ptr<PageSource> source,
@@ -96,17 +99,31 @@ void Fetcher::Demand(PageRange pages) {
   }
 }
 
-bool Fetcher::Drain(PageRange pages, std::shared_ptr<void> ticket) {
+bool Fetcher::FetchAhead(PageRange pages, FetchLane lane, std::shared_ptr<FetchTicket> ticket) {
   const Entry entry(this);
   if (!entry.allowed()) return false;
-  Job job{pages, SteadyClock::time_point::max(), limits_.first_retry, FetchLane::kBulk,
-          std::move(ticket)};
+  Job job{pages, SteadyClock::time_point::max(), limits_.first_retry, lane, std::move(ticket)};
   if (executor_) {
     executor_(Entered([this, job] { Try(job); }));
   } else {
     Try(std::move(job));
   }
   return true;
+}
+
+void Fetcher::FillFetched(PageIndex page, const std::byte* bytes) {
+  const Entry entry(this);
+  const PageRange single = PageRange::Single(page);
+  if (entry.allowed()) Fill(single, bytes, NewJob(single));
+}
+
+void Fetcher::Perform(absl::AnyInvocable<void()> task) {
+  if (executor_) {
+    executor_(Entered(std::move(task)));
+    return;
+  }
+  const Entry entry(this);
+  if (entry.allowed()) task();
 }
 
 void Fetcher::Zero(PageRange pages) {
@@ -125,45 +142,74 @@ void Fetcher::Try(Job job) {
 void Fetcher::Start(Job job) {
   memory_->counters.fetches.fetch_add(1, std::memory_order_relaxed);
   const absl::Time deadline = absl::Now() + absl::FromChrono(limits_.attempt_timeout);
-  if (!executor_) {
-    source_->Fetch(job.pages, job.lane, deadline, [self = shared_from_this(), job](auto runs) {
-      const Entry entry(self.get());
-      if (entry.allowed()) self->OnFetched(job, runs);
-    });
-    return;
-  }
-  fetching_ = true;
-  source_->Fetch(job.pages, job.lane, deadline, [self = shared_from_this(), job](auto runs) {
-    const Entry entry(self.get());
+  if (executor_) fetching_ = true;
+  const PageRange pages = job.pages;
+  const FetchLane lane = job.lane;
+  source_->Fetch(pages, lane, deadline, [flight = TakeFlight(std::move(job))](auto runs) {
+    Fetcher* const fetcher = flight->fetcher.get();
+    const Entry entry(fetcher);
     if (!entry.allowed()) return;
-    // The runs live as long as this call only, and the work is done on another thread.
-    auto bytes = std::make_shared<std::string>();
-    std::vector<FetchedRun> copies;
-    if (runs.ok()) {
-      bytes->reserve(job.pages.size_bytes());
-      for (const FetchedRun& run : *runs) {
-        copies.push_back(run);
-        if (run.bytes == nullptr) continue;
-        copies.back().bytes = reinterpret_cast<const std::byte*>(bytes->data() + bytes->size());
-        bytes->append(reinterpret_cast<const char*>(run.bytes), run.range.size_bytes());
-      }
+    if (fetcher->executor_) {
+      fetcher->CarryOver(flight->job, runs);
+    } else {
+      fetcher->OnFetched(flight->job, runs);
     }
-    self->executor_(self->Entered(
-        [fetcher = self.get(), job, bytes, copies = std::move(copies), status = runs.status()] {
-          fetcher->fetching_ = false;
-          if (status.ok()) {
-            fetcher->OnFetched(job, std::span<const FetchedRun>(copies));
-          } else {
-            fetcher->OnFetched(job, status);
-          }
-          for (auto* waiting : {&fetcher->waiting_demand_, &fetcher->waiting_bulk_}) {
-            if (fetcher->fetching_ || waiting->empty()) continue;
-            Job next = std::move(waiting->front());
-            waiting->pop_front();
-            fetcher->Start(std::move(next));
-          }
-        }));
   });
+}
+
+Fetcher::FlightPtr Fetcher::TakeFlight(Job job) {
+  FlightPtr flight;
+  {
+    MutexLock lock(mu_);
+    if (!idle_flights_.empty()) {
+      flight.reset(idle_flights_.back().release());
+      idle_flights_.pop_back();
+    }
+  }
+  if (flight == nullptr) flight.reset(new Flight);
+  flight->fetcher = shared_from_this();
+  flight->job = std::move(job);
+  return flight;
+}
+
+void Fetcher::ReturnFlight::operator()(Flight* flight) const {
+  std::unique_ptr<Flight> owned(flight);
+  owned->job.ticket.reset();
+  const std::shared_ptr<Fetcher> fetcher = std::move(owned->fetcher);
+  if (fetcher == nullptr) return;
+  MutexLock lock(fetcher->mu_);
+  if (fetcher->idle_flights_.size() < kMaxIdleFlights) {
+    fetcher->idle_flights_.push_back(std::move(owned));
+  }
+}
+
+void Fetcher::CarryOver(const Job& job, const absl::StatusOr<std::span<const FetchedRun>>& runs) {
+  // The runs live as long as this call only, and the work is done on another thread.
+  auto bytes = std::make_shared<std::string>();
+  std::vector<FetchedRun> copies;
+  if (runs.ok()) {
+    bytes->reserve(job.pages.size_bytes());
+    for (const FetchedRun& run : *runs) {
+      copies.push_back(run);
+      if (run.bytes == nullptr) continue;
+      copies.back().bytes = reinterpret_cast<const std::byte*>(bytes->data() + bytes->size());
+      bytes->append(reinterpret_cast<const char*>(run.bytes), run.range.size_bytes());
+    }
+  }
+  executor_(Entered([this, job, bytes, copies = std::move(copies), status = runs.status()] {
+    fetching_ = false;
+    if (status.ok()) {
+      OnFetched(job, std::span<const FetchedRun>(copies));
+    } else {
+      OnFetched(job, status);
+    }
+    for (auto* waiting : {&waiting_demand_, &waiting_bulk_}) {
+      if (fetching_ || waiting->empty()) continue;
+      Job next = std::move(waiting->front());
+      waiting->pop_front();
+      Start(std::move(next));
+    }
+  }));
 }
 
 void Fetcher::OnFetched(const Job& job, absl::StatusOr<std::span<const FetchedRun>> runs) {
@@ -174,10 +220,16 @@ void Fetcher::OnFetched(const Job& job, absl::StatusOr<std::span<const FetchedRu
   if (source_failing_.exchange(false)) {
     LogInfo(absl::StrCat(target_->Name(), ": pages arrive again"));
   }
-  for (const FetchedRun& run : *runs) Fill(run.range, run.bytes, job);
+  for (const FetchedRun& run : *runs) {
+    const PageCount kept = job.ticket ? job.ticket->Keep(run.range, run.bytes) : PageCount(0);
+    const std::byte* const bytes = run.bytes == nullptr ? nullptr : run.bytes + kept.in_bytes();
+    Fill(PageRange::Between(run.range.first + kept, run.range.end()), bytes, job);
+  }
 }
 
 void Fetcher::OnFetchFailed(Job job, const absl::Status& status) {
+  // A guess is not worth a second try. Faults that wait for it have their own.
+  if (job.lane == FetchLane::kPrefetch) return;
   if (status.code() == absl::StatusCode::kDataLoss && job.pages.count > PageCount(1)) {
     // Which page it is shows when each is asked for alone.
     const PageRange pages = job.pages;
@@ -187,12 +239,12 @@ void Fetcher::OnFetchFailed(Job job, const absl::Status& status) {
     }
     return;
   }
-  const bool drain = job.lane == FetchLane::kBulk;
-  const bool retry = (options_.policy == FaultPolicy::kWait && !drain) || IsRetryable(status);
+  const bool ahead = job.ticket != nullptr;
+  const bool retry = (options_.policy == FaultPolicy::kWait && !ahead) || IsRetryable(status);
   if (!retry || job.deadline < timers_->Now() + job.backoff) {
-    if (drain) {
+    if (ahead) {
       LogWarning(absl::StrCat(target_->Name(), ": ", ToString(job.pages),
-                              " cannot be drained, and is left to a fault: ", status.ToString()));
+                              " cannot be fetched ahead, left to a fault: ", status.ToString()));
     } else {
       Fail(job.pages, status);
     }

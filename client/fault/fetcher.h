@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "client/attachment.h"
 #include "client/fault/filler.h"
@@ -40,6 +41,16 @@ class Target {
   virtual void Gone() = 0;
 };
 
+// Goes with a fetch that nobody waits for; destroyed when everything that can be done for it was
+// done, or the fetcher was stopped. Thread-safe.
+class FetchTicket {
+ public:
+  virtual ~FetchTicket() = default;
+  // `pages` were fetched: keeps some from the front of them, and says how many; the others are
+  // filled. `bytes` are pages.size_bytes() of them, valid during the call; null: zeros.
+  virtual PageCount Keep(PageRange /*pages*/, const std::byte* /*bytes*/) { return PageCount(0); }
+};
+
 // Runs a task on the one thread of an attachment that is served by one thread.
 using Executor = std::function<void(Timers::Task)>;
 
@@ -67,10 +78,17 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   // Serves a fault at an address of no region, see Filler::FillStray().
   void Stray(uint64_t address);
 
-  // Gets `pages` behind all faults, and fills those of them that are absent then. A page that
-  // cannot be had is left as it is: a fault decides about it. `ticket` is let go of when everything
-  // that can be done was done. False after Stop(). REQUIRES: at most PageSource::max_fetch() pages.
-  bool Drain(PageRange pages, std::shared_ptr<void> ticket);
+  // Gets `pages` behind all faults, on `lane`, and fills those of them that are absent then, but
+  // for what `ticket` keeps. A page that cannot be had is left as it is: a fault decides about it.
+  // False after Stop(). REQUIRES: at most PageSource::max_fetch() pages.
+  bool FetchAhead(PageRange pages, FetchLane lane, std::shared_ptr<FetchTicket> ticket);
+
+  // Fills `page`, which a fault waits for, with `bytes` that were fetched ahead; null: zeros.
+  void FillFetched(PageIndex page, const std::byte* bytes);
+
+  // Runs `task` where this fetcher's work is done: here, or with an executor on its thread, and not
+  // after Stop().
+  void Perform(absl::AnyInvocable<void()> task);
 
   // Applies the fault policy to `pages`, which cannot be had because of `why`.
   void Fail(PageRange pages, const absl::Status& why);
@@ -92,8 +110,17 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
     SteadyClock::time_point deadline;
     SteadyClock::duration backoff;
     FetchLane lane = FetchLane::kDemand;
-    std::shared_ptr<void> ticket = nullptr;  // of a drain
+    std::shared_ptr<FetchTicket> ticket = nullptr;  // null: a fault waits
   };
+  // A job that the source works on. Used again, so that a fault costs no allocation.
+  struct Flight {
+    std::shared_ptr<Fetcher> fetcher;
+    Job job;
+  };
+  struct ReturnFlight {
+    void operator()(Flight* flight) const;
+  };
+  using FlightPtr = std::unique_ptr<Flight, ReturnFlight>;
   // Bytes that are being filled, kept until all of them are.
   struct Install;
 
@@ -103,6 +130,9 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   Job NewJob(PageRange pages) const;
   void Try(Job job);
   void Start(Job job);
+  FlightPtr TakeFlight(Job job);
+  // With an executor: takes the runs to its thread.
+  void CarryOver(const Job& job, const absl::StatusOr<std::span<const FetchedRun>>& runs);
   void OnFetched(const Job& job, absl::StatusOr<std::span<const FetchedRun>> runs);
   void OnFetchFailed(Job job, const absl::Status& status);
   // Fills `pages` with `bytes`, null: zeros. Keeps a copy of what has to be filled later.
@@ -136,6 +166,8 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   std::atomic<bool> stopped_ = false;
   std::atomic<int> entries_ = 0;
   std::atomic<bool> source_failing_ = false;  // to log the first of repeated failures only
+  Mutex mu_;
+  std::vector<std::unique_ptr<Flight>> idle_flights_ ABSL_GUARDED_BY(mu_);
   // With an executor: used on its thread only.
   bool fetching_ = false;
   std::deque<Job> waiting_demand_, waiting_bulk_;

@@ -32,6 +32,9 @@ struct FaultCounters {
   Counter copied_pages = 0;
   Counter zeroed_pages = 0;
   Counter drained_pages = 0;
+  Counter prefetched_pages = 0;
+  Counter prefetch_hits = 0;
+  Counter prefetch_waste = 0;
   Counter eagain = 0;
   Counter partial = 0;
   Counter eexist = 0;
