@@ -51,7 +51,8 @@ struct Benchmark {
 
 std::span<const Benchmark> Benchmarks();
 
-// Each with its defaults and a few more that have claims of their own: over a link, say.
+// Each benchmark with its defaults, and once more for every claim of its own: with a prefetch
+// policy, or over a link.
 struct StandardRun {
   const Benchmark* benchmark;
   // Told apart in the reports: "drain, 1gbit".

@@ -53,6 +53,12 @@ std::vector<StandardRun> StandardSet(const BenchOptions& options) {
     return runs.back().options;
   };
   for (const Benchmark& benchmark : Benchmarks()) add(benchmark, "");
+  // What each policy is good for, and what it costs where there is nothing to guess.
+  for (const char* policy : {"sequential", "majority", "streams"}) {
+    for (const char* name : {"fault-seq", "fault-stride", "fault-random"}) {
+      add(Find(name), absl::StrCat(", prefetch ", policy)).prefetch = policy;
+    }
+  }
   if (options.transport == Transport::kUnix) return runs;  // a link is one of TCP
   constexpr uint64_t kGigabit = 125'000'000;
   add(Find("drain"), ", 1gbit").stack.link.bytes_per_second = kGigabit;

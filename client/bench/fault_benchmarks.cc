@@ -22,7 +22,7 @@ double Sum(const std::vector<double>& values) {
 
 // What a policy has guessed, and what became of it. An agent may count less than that.
 void AddPrefetchDetails(const TouchResult& result, Report* report) {
-  constexpr const char* kCounters[][2] = {{"faults", "faults_total"},
+  constexpr const char* kCounters[][2] = {{"faulted", "faults_total"},
                                           {"prefetched", "prefetched_pages_total"},
                                           {"prefetch hits", "prefetch_hits_total"},
                                           {"prefetch waste", "prefetch_waste_total"}};

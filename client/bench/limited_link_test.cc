@@ -10,7 +10,6 @@
 #include <string>
 #include <thread>
 
-#include "client/bench/floor.h"
 #include "client/bench/link_schedule.h"
 #include "client/unique_fd.h"
 

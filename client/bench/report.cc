@@ -28,9 +28,10 @@ Series& FindOrAdd(std::vector<Series>* all, const std::string& name, const std::
   return all->emplace_back(Series{name, unit, floor_name, {}, {}});
 }
 
-// With three digits that count, and no more than the value has.
+// With two or three digits that count.
 std::string Number(double value) {
   if (value == 0 || std::abs(value) >= 100) return absl::StrFormat("%.0f", value);
+  if (std::abs(value) < 0.1) return absl::StrFormat("%.2g", value);
   return absl::StrFormat("%.*f", std::abs(value) >= 10 ? 1 : 2, value);
 }
 

@@ -87,9 +87,10 @@ absl::StatusOr<TouchResult> Stage::Touch(const AgentProcess& agent, const TouchP
   const CpuWatch agent_cpu(agent.process.pid()), server_cpu(stack_.server_pid());
   absl::StatusOr<HeldProgram> program = HeldProgram::Start(
       {SiblingProgram("faultline-touch"), "--socket=" + agent.socket,
-       absl::StrCat("--volume=", kBenchVolume), "--mode=" + plan.mode,
-       absl::StrCat("--touches=", plan.touches), absl::StrCat("--threads=", plan.threads),
-       absl::StrCat("--seed=", plan.seed), "--latencies=" + latencies,
+       absl::StrCat("--volume=", kBenchVolume), absl::StrCat("--size=", options_.pages * kPageSize),
+       "--mode=" + plan.mode, absl::StrCat("--touches=", plan.touches),
+       absl::StrCat("--threads=", plan.threads), absl::StrCat("--seed=", plan.seed),
+       "--latencies=" + latencies,
        plan.content.kind == PageContent::kHalf ? "--verify=half" : "--verify=random",
        absl::StrCat("--content-seed=", plan.content.seed), "--hold"});
   if (!program.ok()) return program.status();

@@ -173,22 +173,28 @@ nlohmann::json Quantiles(const Latencies& latencies) {
           {"max_us", at(1)}};
 }
 
+// In the order of the mode, of a memory of this size.
+std::vector<uint64_t> PlanTouches(const Options& options, uint64_t size_bytes) {
+  const uint64_t pages = (size_bytes + kPageBytes - 1) / kPageBytes;
+  if (const std::optional<bench::TouchOrder> order = bench::ParseTouchOrder(options.mode)) {
+    return bench::MakeTouches(*order, pages, options.touches, options.seed);
+  }
+  return bench::MakeTouches(bench::TouchOrder::kSequential, pages, 0, options.seed);
+}
+
 // What was asked for; `started` is when the memory was about to be mapped.
-nlohmann::json Work(const unsigned char* bytes, const Options& options, Clock::time_point started,
+nlohmann::json Work(const unsigned char* bytes, const Options& options,
+                    const std::vector<uint64_t>& touches, Clock::time_point started,
                     Latencies* latencies) {
   nlohmann::json result;
-  const uint64_t pages = (options.size_bytes + kPageBytes - 1) / kPageBytes;
-  std::vector<uint64_t> touches;
-  if (const std::optional<bench::TouchOrder> order = bench::ParseTouchOrder(options.mode)) {
-    touches = bench::MakeTouches(*order, pages, options.touches, options.seed);
-    started = Clock::now();
-    TouchShares(bytes, touches, latencies);
-  } else if (options.mode == "drain") {
-    touches = bench::MakeTouches(bench::TouchOrder::kSequential, pages, 0, 0);
-    WaitUntilPresent(bytes, pages);
-  } else {
+  if (options.mode == "drain") {
+    WaitUntilPresent(bytes, touches.size());
+  } else if (options.mode == "hash") {
     started = Clock::now();
     result["sha256"] = HashWhileTouching(bytes, options, latencies);
+  } else {
+    started = Clock::now();
+    TouchShares(bytes, touches, latencies);
   }
   result["seconds"] = Micros(Clock::now() - started) / 1e6;
   result.update(Quantiles(*latencies));
@@ -209,6 +215,9 @@ int Run(Options options) {
   map.memory = options.memory == "memfd" ? FAULTLINE_MAP_SHARED : FAULTLINE_MAP_PRIVATE;
   faultline_mapping* mapping = nullptr;
   faultline_error error;
+  // Before there is memory, which an agent may be filling while its touches are planned.
+  std::vector<uint64_t> touches;
+  if (options.size_bytes > 0) touches = PlanTouches(options, options.size_bytes);
   const auto started = Clock::now();
   if (faultline_map(&map, &mapping, &error) < 0) {
     fprintf(stderr, "faultline-touch: %s\n", error.message);
@@ -217,9 +226,10 @@ int Run(Options options) {
   const auto* bytes = static_cast<const unsigned char*>(faultline_address(mapping));
   if (options.size_bytes == 0 || options.size_bytes > faultline_length(mapping)) {
     options.size_bytes = faultline_length(mapping);
+    touches = PlanTouches(options, options.size_bytes);
   }
   Latencies latencies(options.threads);
-  nlohmann::json result = Work(bytes, options, started, &latencies);
+  nlohmann::json result = Work(bytes, options, touches, started, &latencies);
   result["attachment"] = faultline_attachment(mapping);
   if (!options.latencies_path.empty() && !WriteLatencies(options.latencies_path, latencies)) {
     perror("faultline-touch: cannot write the latencies");
