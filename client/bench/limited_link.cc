@@ -37,8 +37,10 @@ constexpr Nanos kBurst = std::chrono::milliseconds(1);
 // What waits in front of the link. As long as there is something, the link is never idle; more
 // would only stand in the way of other connections.
 constexpr Nanos kQueue = std::chrono::milliseconds(2);
-// So much of one connection is taken at a time.
-constexpr size_t kChunkBytes = 16 << 10;
+// So much of one connection is taken at a time: little, so that the others have their turn soon,
+// but not less than what the link sends in a quarter of a millisecond, at high speeds.
+constexpr size_t kChunkBytesMin = 16 << 10, kChunkBytesMax = 128 << 10;
+constexpr uint64_t kChunksPerSecond = 4000;
 // Of what is on its way or waits for a receiver that does not read, in one direction of one
 // connection, beyond what the speed puts on the way within the delay. Without a limit of the speed:
 // what a few milliseconds of loopback bring.
@@ -68,6 +70,12 @@ size_t MaxHeldBytes(const LinkOptions& options) {
   const double on_the_way =
       static_cast<double>(options.bytes_per_second) * absl::ToDoubleSeconds(options.delay);
   return kMaxHeldBytes + static_cast<size_t>(on_the_way);
+}
+
+size_t ChunkBytes(const LinkOptions& options) {
+  if (options.bytes_per_second == 0) return kChunkBytesMax;
+  return std::clamp<size_t>(options.bytes_per_second / kChunksPerSecond, kChunkBytesMin,
+                            kChunkBytesMax);
 }
 
 // One direction of one connection.
@@ -103,6 +111,7 @@ class ProxyLink : public LimitedLink {
         there_(options.bytes_per_second, absl::ToChronoNanoseconds(options.delay), kBurst),
         back_(options.bytes_per_second, absl::ToChronoNanoseconds(options.delay), kBurst),
         max_held_bytes_(MaxHeldBytes(options)),
+        buffer_(ChunkBytes(options), '\0'),
         thread_([this] { Run(); }) {}
   ~ProxyLink() override {
     eventfd_write(stop_.get(), 1);
@@ -130,6 +139,7 @@ class ProxyLink : public LimitedLink {
   // The rest belongs to the thread.
   LinkSchedule there_, back_;
   const size_t max_held_bytes_;
+  std::string buffer_;  // what is received next
   std::deque<std::unique_ptr<Connection>> connections_;
   std::vector<pollfd> polled_;
   std::thread thread_;  // last: uses what stands above
@@ -204,12 +214,11 @@ void ProxyLink::Deliver(Pipe& pipe, Connection& connection, Nanos now) {
 
 void ProxyLink::Take(Pipe& pipe, Connection& connection, Nanos now) {
   if (!HasRoom(pipe, now)) return;
-  std::string bytes(kChunkBytes, '\0');
-  const ssize_t n = recv(pipe.from, bytes.data(), bytes.size(), MSG_DONTWAIT);
+  const ssize_t n = recv(pipe.from, buffer_.data(), buffer_.size(), MSG_DONTWAIT);
   if (n > 0) {
-    bytes.resize(static_cast<size_t>(n));
-    pipe.held_bytes += bytes.size();
-    pipe.chunks.push_back({pipe.link->Arrival(now, bytes.size()), std::move(bytes)});
+    const auto bytes = static_cast<size_t>(n);
+    pipe.held_bytes += bytes;
+    pipe.chunks.push_back({pipe.link->Arrival(now, bytes), buffer_.substr(0, bytes)});
   } else if (n == 0) {
     pipe.ended = true;
   } else if (errno != EAGAIN && errno != EINTR) {

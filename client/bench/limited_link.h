@@ -33,7 +33,9 @@ std::string DescribeLink(const LinkOptions& options);
 // What it limits are the bytes of the TCP streams. A real link of the same speed carries headers
 // too (5 % less payload with frames of 1500 bytes), loses frames, and makes TCP find its window;
 // here nothing is lost, and a window is no limit. A byte waits at most a few milliseconds in front
-// of the link: what does not fit there is held back at the sender.
+// of the link: what does not fit there is held back at the sender. Its one thread passes 5 to 10
+// Gbit/s on, depending on the machine: a faster link is not to be had. What a link has really done
+// is measured next to every benchmark (tcp_stream).
 //
 // Thread-safe; has one thread.
 class LimitedLink {
