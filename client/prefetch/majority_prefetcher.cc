@@ -32,8 +32,8 @@ std::optional<int64_t> MajorityPrefetcher::Trend() const {
   return std::nullopt;
 }
 
-void MajorityPrefetcher::OnTouch(PageIndex page, TouchKind, std::vector<Guess>* ahead) {
-  if (walk_ && walk_->Covers(page)) {
+void MajorityPrefetcher::OnTouch(PageIndex page, TouchKind kind, std::vector<Guess>* ahead) {
+  if (walk_ && walk_->Continues(page, kind)) {
     // Mapped pages in between were touched unseen.
     Note(walk_->stride());
     walk_->OnTouch(page, ahead);

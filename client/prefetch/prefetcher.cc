@@ -37,6 +37,15 @@ absl::StatusOr<PrefetchPolicy> ParsePrefetchPolicy(absl::string_view name) {
       "unknown prefetch policy \"", name, "\"; known are none, sequential, majority and streams"));
 }
 
+absl::StatusOr<WorkingSetUse> ParseWorkingSetUse(absl::string_view name) {
+  if (name == "none") return WorkingSetUse::kNone;
+  if (name == "record") return WorkingSetUse::kRecord;
+  if (name == "replay") return WorkingSetUse::kReplay;
+  if (name == "both") return WorkingSetUse::kBoth;
+  return absl::InvalidArgumentError(absl::StrCat("unknown use of a working set \"", name,
+                                                 "\"; known are none, record, replay and both"));
+}
+
 std::unique_ptr<Prefetcher> NewPrefetcher(PrefetchPolicy policy) {
   switch (policy) {
     case PrefetchPolicy::kNone:

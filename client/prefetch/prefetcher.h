@@ -64,6 +64,17 @@ absl::string_view PrefetchPolicyName(PrefetchPolicy policy);
 // Null for kNone.
 std::unique_ptr<Prefetcher> NewPrefetcher(PrefetchPolicy policy);
 
+// What becomes of the pages that faults ask for, the working set of the program.
+enum class WorkingSetUse {
+  kNone,
+  kRecord,  // added to what is kept with the volume
+  kReplay,  // what is kept is fetched from the beginning, in the order of addresses
+  kBoth,
+};
+
+// Parses "none", "record", "replay" or "both".
+absl::StatusOr<WorkingSetUse> ParseWorkingSetUse(absl::string_view name);
+
 }  // namespace faultline
 
 #endif  // FAULTLINE_CLIENT_PREFETCH_PREFETCHER_H_

@@ -3,8 +3,8 @@
 
 namespace faultline {
 
-void SequentialPrefetcher::OnTouch(PageIndex page, TouchKind, std::vector<Guess>* ahead) {
-  if (walk_ && walk_->Covers(page)) {
+void SequentialPrefetcher::OnTouch(PageIndex page, TouchKind kind, std::vector<Guess>* ahead) {
+  if (walk_ && walk_->Continues(page, kind)) {
     walk_->OnTouch(page, ahead);
   } else if (last_ && page == *last_ + PageCount(1)) {
     walk_.emplace(page, 1, StrideWalk::kMaxWindow, ahead);

@@ -20,7 +20,7 @@ StreamPrefetcher::Stream* StreamPrefetcher::FindNear(PageIndex page) {
   for (Stream& stream : streams_) {
     const uint64_t d =
         stream.last < page ? page.raw() - stream.last.raw() : stream.last.raw() - page.raw();
-    if (d == 0 || d >= distance) continue;
+    if (d >= distance) continue;
     nearest = &stream;
     distance = d;
   }
@@ -40,12 +40,17 @@ StreamPrefetcher::Stream* StreamPrefetcher::Replace(PageIndex page) {
   return stream;
 }
 
-void StreamPrefetcher::OnTouch(PageIndex page, TouchKind, std::vector<Guess>* ahead) {
+void StreamPrefetcher::OnTouch(PageIndex page, TouchKind kind, std::vector<Guess>* ahead) {
   ++now_;
   Stream* stream = FindWalk(page);
-  if (stream != nullptr) {
+  if (stream != nullptr && !stream->walk->Continues(page, kind)) {
+    stream->walk.reset();
+    stream->steady = 0;
+  } else if (stream != nullptr) {
     stream->walk->OnTouch(page, ahead);
-  } else if (stream = FindNear(page); stream != nullptr) {
+  } else if (stream = FindNear(page); stream != nullptr && stream->last == page) {
+    // Lost and touched again: tells of no direction.
+  } else if (stream != nullptr) {
     const int64_t distance =
         static_cast<int64_t>(page.raw()) - static_cast<int64_t>(stream->last.raw());
     stream->steady = distance == stream->stride ? stream->steady + 1 : 1;

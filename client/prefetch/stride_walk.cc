@@ -37,18 +37,24 @@ bool StrideWalk::Covers(PageIndex page) const {
   return step && *step <= end_ && *step + kBehind >= reached_;
 }
 
+bool StrideWalk::Continues(PageIndex page, TouchKind kind) const {
+  return Covers(page) && (kind == TouchKind::kHit || StepOf(page) == end_);
+}
+
 void StrideWalk::OnTouch(PageIndex page, std::vector<Guess>* ahead) {
   reached_ = std::max(reached_, StepOf(page).value_or(0));
   end_ = std::max(end_, reached_ + 1);
   for (int windows = 0; windows < 2; ++windows) {
     const uint64_t due = window_ >= kEstablished ? before_newest_ : newest_;
     if (due > reached_) return;
-    window_ = std::min(2 * window_, max_window_);
-    AppendWindow(Placement::kMapped, ahead);
+    if (!doubted_ && windows == 0) window_ = std::min(2 * window_, max_window_);
+    AppendWindow(doubted_ ? Placement::kStaged : Placement::kMapped, ahead);
+    doubted_ = false;
   }
 }
 
 bool StrideWalk::OnWaste() {
+  doubted_ = true;
   window_ /= 2;
   return window_ >= kFirstWindow;
 }

@@ -34,6 +34,8 @@ class StrideWalk {
 
   // Whether `page` is one that was guessed, or would be next.
   bool Covers(PageIndex page) const;
+  // Whether a touch of that kind goes on with the walk: a miss behind the end was guessed and lost.
+  bool Continues(PageIndex page, TouchKind kind) const;
   // The target has touched `page`, which is covered. Appends the windows that are due.
   void OnTouch(PageIndex page, std::vector<Guess>* ahead);
   // A page that is covered was dropped without a touch. False: the walk is over.
@@ -58,6 +60,7 @@ class StrideWalk {
   int64_t stride_;
   uint64_t max_window_;
   uint64_t window_ = kFirstWindow;
+  bool doubted_ = false;  // since the last window, one was wasted
   uint64_t reached_ = 0;  // the furthest step that was touched
   uint64_t end_ = 1;      // the first that was not guessed
   // The steps at which the newest window, and the one before it, have the next one guessed.
