@@ -12,12 +12,14 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "client/prefetch/prefetcher.h"
 #include "client/source/page_source.h"
+#include "client/source/working_sets.h"
 #include "client/unique_fd.h"
 
 namespace faultline {
@@ -69,6 +71,7 @@ struct AttachmentOptions {
   // Fetch everything that is left, behind the faults, until all of the memory is there.
   bool drain = false;
   PrefetchPolicy prefetch = PrefetchPolicy::kNone;
+  WorkingSetUse working_set = WorkingSetUse::kNone;
 };
 
 struct AttachRequest {
@@ -81,6 +84,10 @@ struct AttachRequest {
   std::string volume;
   std::shared_ptr<PageSource> source;
   AttachmentOptions options;
+  std::shared_ptr<WorkingSetRecorder> recorder;  // null: nothing is recorded
+  std::shared_ptr<const PageSet> replay;         // to be fetched first of all; null: nothing
+  // Called once what `replay` has was fetched, on any thread. Not where the attachment ends before.
+  std::function<void()> on_replayed;
 };
 
 // Counters since the attachment began, and its state now.

@@ -39,7 +39,9 @@ constexpr auto kDescriptorRetry = std::chrono::milliseconds(50);
 
 LiveAttachment::LiveAttachment(AttachedProcess process, const AttachmentOptions& options,
                                std::shared_ptr<PageSource> source,
-                               std::shared_ptr<PagedMemory> memory, const Environment& environment)
+                               std::shared_ptr<PagedMemory> memory,
+                               std::shared_ptr<WorkingSetRecorder> recorder,
+                               const Environment& environment)
     : id_(process.id),
       parent_(process.parent),
       same_pids_(process.same_pids),
@@ -48,6 +50,7 @@ LiveAttachment::LiveAttachment(AttachedProcess process, const AttachmentOptions&
       environment_(environment),
       memory_(std::move(memory)),
       source_(std::move(source)),
+      recorder_(std::move(recorder)),
       fetcher_(std::make_shared<Fetcher>(
           memory_, source_, environment.timers, this, options_, FetchLimits(),
           environment.serial ? Executor([loop = environment.loop](Timers::Task task) {
@@ -55,7 +58,7 @@ LiveAttachment::LiveAttachment(AttachedProcess process, const AttachmentOptions&
           })
                              : Executor(nullptr))),
       ahead_(NewReadAhead()),
-      reader_(memory_.get(), fetcher_, ahead_, this, this, options.shared_discard),
+      reader_(memory_.get(), fetcher_, {ahead_, recorder_}, this, this, options.shared_discard),
       pid_(process.pid),
       pidfd_(std::move(process.pidfd)) {}
 
@@ -112,9 +115,21 @@ absl::Status LiveAttachment::Start() {
 void LiveAttachment::StartDrain() {
   if (!options_.drain) return;
   auto drainer = std::make_shared<Drainer>(
-      memory_, fetcher_, environment_.timers, source_->max_fetch(),
+      memory_, fetcher_, environment_.timers, source_->max_fetch(), nullptr,
       [self = shared_from_this()](uint64_t left) { self->OnDrained(left); });
   environment_.timers->After(SteadyClock::duration(0), [drainer] { drainer->Run(); });
+}
+
+void LiveAttachment::StartReplay(std::shared_ptr<const PageSet> working_set,
+                                 std::function<void()> on_replayed) {
+  auto replay = std::make_shared<Drainer>(
+      memory_, fetcher_, environment_.timers, source_->max_fetch(), std::move(working_set),
+      [self = shared_from_this(), done = std::move(on_replayed)](uint64_t) {
+        LogInfo(absl::StrCat(self->Name(), ": the working set of earlier runs was fetched"));
+        if (done) done();
+        self->StartDrain();
+      });
+  environment_.timers->After(SteadyClock::duration(0), [replay] { replay->Run(); });
 }
 
 void LiveAttachment::StartForked() {

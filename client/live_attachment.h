@@ -49,14 +49,17 @@ class LiveAttachment final : public Target,
     std::function<void(LiveAttachment& parent, std::shared_ptr<PagedMemory>)> on_fork;
   };
 
+  // `recorder` may be null.
   LiveAttachment(AttachedProcess process, const AttachmentOptions& options,
                  std::shared_ptr<PageSource> source, std::shared_ptr<PagedMemory> memory,
-                 const Environment& environment);
+                 std::shared_ptr<WorkingSetRecorder> recorder, const Environment& environment);
 
   absl::Status Start();  // serving
   // Starts the drain, if that was asked for. The memory is registered by now: what is not cannot
   // be filled, and the drain would leave it out.
   void StartDrain();
+  // The same, behind a fetch of `working_set`; `on_replayed`, which may be null, is called between.
+  void StartReplay(std::shared_ptr<const PageSet> working_set, std::function<void()> on_replayed);
   // Starts serving a forked child.
   void StartForked();
   // Ends it, without a look at pages that are not filled. Safe to call twice.
@@ -73,6 +76,7 @@ class LiveAttachment final : public Target,
   const std::string& volume() const { return volume_; }
   const AttachmentOptions& options() const { return options_; }
   const std::shared_ptr<PageSource>& source() const { return source_; }
+  const std::shared_ptr<WorkingSetRecorder>& recorder() const { return recorder_; }
   AttachmentStats Stats() const;
 
   std::string Name() const override;
@@ -112,6 +116,7 @@ class LiveAttachment final : public Target,
   const Environment environment_;
   const std::shared_ptr<PagedMemory> memory_;
   const std::shared_ptr<PageSource> source_;
+  const std::shared_ptr<WorkingSetRecorder> recorder_;  // null: nothing is recorded
   const std::shared_ptr<Fetcher> fetcher_;
   const std::shared_ptr<ReadAhead> ahead_;  // null without a prefetch policy
   FaultReader reader_;

@@ -130,7 +130,8 @@ class PagerOnThreads final : public Pager {
     {
       MutexLock lock(mu_);
       if (stopped_) return absl::UnavailableError("the agent is stopping");
-      attachment = Add(std::move(process), request.options, request.source, *memory, nullptr);
+      attachment =
+          Add(std::move(process), request.options, request.source, *memory, request.recorder);
       status = attachment->Start();
     }
     if (status.ok() && request.register_ranges) {
@@ -142,7 +143,11 @@ class PagerOnThreads final : public Pager {
       if (forgotten != nullptr) NoteEnded();
       return status;
     }
-    attachment->StartDrain();
+    if (request.replay != nullptr) {
+      attachment->StartReplay(request.replay, request.on_replayed);
+    } else {
+      attachment->StartDrain();
+    }
     LogInfo(absl::StrCat(attachment->Name(), ": began, ", request.mappings.size(), " mappings, ",
                          attachment->Stats().tracked_pages, " pages",
                          serial_ ? ", one thread" : ""));
@@ -207,12 +212,13 @@ class PagerOnThreads final : public Pager {
 
   std::shared_ptr<LiveAttachment> Add(AttachedProcess process, const AttachmentOptions& options,
                                       std::shared_ptr<PageSource> source,
-                                      std::shared_ptr<PagedMemory> memory, EventLoop* loop)
+                                      std::shared_ptr<PagedMemory> memory,
+                                      std::shared_ptr<WorkingSetRecorder> recorder)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     process.id = next_id_++;
     LiveAttachment::Environment environment;
     environment.timers = &timers_;
-    environment.loop = loop != nullptr ? loop : loops_[process.id % loops_.size()].get();
+    environment.loop = loops_[process.id % loops_.size()].get();
     environment.reserve = &reserve_;
     environment.serial = serial_;
     environment.on_gone = [this](AttachmentId id) {
@@ -223,8 +229,9 @@ class PagerOnThreads final : public Pager {
       OnFork(parent, std::move(child));
     };
     const AttachmentId id = process.id;
-    return attachments_[id] = std::make_shared<LiveAttachment>(
-               std::move(process), options, std::move(source), std::move(memory), environment);
+    return attachments_[id] = std::make_shared<LiveAttachment>(std::move(process), options,
+                                                               std::move(source), std::move(memory),
+                                                               std::move(recorder), environment);
   }
 
   void OnFork(LiveAttachment& parent, std::shared_ptr<PagedMemory> memory) {
@@ -235,8 +242,8 @@ class PagerOnThreads final : public Pager {
     std::shared_ptr<LiveAttachment> child;
     {
       MutexLock lock(mu_);
-      child =
-          Add(std::move(process), parent.options(), parent.source(), std::move(memory), nullptr);
+      child = Add(std::move(process), parent.options(), parent.source(), std::move(memory),
+                  parent.recorder());
     }
     child->StartForked();
     LogDebug(absl::StrCat(child->Name(), ": began"));

@@ -16,6 +16,7 @@
 #include "client/attach/handover_server.h"
 #include "client/pager.h"
 #include "client/remote/page_server.h"
+#include "client/remote/server_working_sets.h"
 #include "client/source/delayed_page_source.h"
 #include "client/timers.h"
 #include "proto/daemon.h"
@@ -70,6 +71,14 @@ void AddFlags(CLI::App& app, Flags* flags) {
                 "Pages to fetch before they are touched, unless a handover says otherwise: none, "
                 "sequential, majority (the stride that most of the last touches share) or streams "
                 "(a stride for each of several places)");
+  add.AddParsed(
+      "--working-set", &ParseWorkingSetUse, &workers.attachment.working_set, "USE", "none",
+      "What becomes of the pages that faults ask for, unless a handover says otherwise: "
+      "none, record (kept with the volume, added to those of earlier runs), replay (those "
+      "are fetched from the beginning) or both");
+  add.AddDuration("--replay-wait", &workers.replay_wait,
+                  "How long the answer of a handover waits for a working set to be in place; "
+                  "0: the program begins at once");
   add.AddSwitch(
       "--drain", &workers.attachment.drain,
       "Fetch everything that is left behind the faults, unless a handover says otherwise");
@@ -132,6 +141,7 @@ void RaiseDescriptorLimit(size_t max_attachments) {
 struct Agent {
   std::unique_ptr<ThreadTimers> delays;  // only where fetches are held up
   std::unique_ptr<PageServer> page_server;
+  std::unique_ptr<ServerWorkingSets> working_sets;
   std::unique_ptr<Pager> pager;
   std::unique_ptr<HandoverServer> handovers;
 
@@ -143,6 +153,7 @@ struct Agent {
     handovers.reset();
     pager.reset();
     delays.reset();  // its tasks use the page server
+    working_sets.reset();
     page_server.reset();
   }
 };
@@ -162,8 +173,11 @@ absl::Status StartAgent(const Flags& flags, Agent* agent) {
   absl::StatusOr<std::unique_ptr<Pager>> pager = Pager::Create(options);
   if (!pager.ok()) return pager.status();
   agent->pager = *std::move(pager);
+  agent->working_sets = std::make_unique<ServerWorkingSets>(agent->page_server.get());
+  HandoverServerOptions handover = flags.handover;
+  handover.workers.working_sets = agent->working_sets.get();
   absl::StatusOr<std::unique_ptr<HandoverServer>> handovers = HandoverServer::Start(
-      flags.handover, agent->pager.get(),
+      handover, agent->pager.get(),
       [server = agent->page_server.get(), timers = agent->delays.get(), delay = flags.fetch_delay](
           absl::string_view volume,
           absl::Time deadline) -> absl::StatusOr<std::shared_ptr<PageSource>> {

@@ -213,10 +213,26 @@ absl::Status ParseVolume(const json& object, HandoverRequest* request) {
   return absl::OkStatus();
 }
 
+// The value of `key` by its name, where it is there.
+template <typename Value>
+absl::Status FindParsed(const json& object, const char* key,
+                        absl::StatusOr<Value> (*parse)(absl::string_view),
+                        std::optional<Value>* found) {
+  const auto it = object.find(key);
+  if (it == object.end()) return absl::OkStatus();
+  const absl::StatusOr<Value> value =
+      parse(it->is_string() ? it->get_ref<const std::string&>() : Quoted(*it));
+  if (!value.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("\"", key, "\": ", value.status().message()));
+  }
+  *found = *value;
+  return absl::OkStatus();
+}
+
 absl::Status ParseAttach(const json& object, HandoverRequest* request) {
   request->kind = HandoverRequest::Kind::kAttach;
-  absl::Status status =
-      CheckKeys(object, {"volume", "mappings", "mode", "register", "drain", "prefetch"}, "");
+  absl::Status status = CheckKeys(
+      object, {"volume", "mappings", "mode", "register", "drain", "prefetch", "working_set"}, "");
   if (!status.ok()) return status;
   if (status = ParseVolume(object, request); !status.ok()) return status;
   if (const auto mode = object.find("mode"); mode != object.end()) {
@@ -236,13 +252,13 @@ absl::Status ParseAttach(const json& object, HandoverRequest* request) {
   absl::StatusOr<std::optional<bool>> drain = FindBool(object, "drain");
   if (!drain.ok()) return drain.status();
   request->drain = *drain;
-  if (const auto prefetch = object.find("prefetch"); prefetch != object.end()) {
-    const absl::StatusOr<PrefetchPolicy> policy = ParsePrefetchPolicy(
-        prefetch->is_string() ? prefetch->get_ref<const std::string&>() : Quoted(*prefetch));
-    if (!policy.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat("\"prefetch\": ", policy.status().message()));
-    }
-    request->prefetch = *policy;
+  if (status = FindParsed(object, "prefetch", &ParsePrefetchPolicy, &request->prefetch);
+      !status.ok()) {
+    return status;
+  }
+  if (status = FindParsed(object, "working_set", &ParseWorkingSetUse, &request->working_set);
+      !status.ok()) {
+    return status;
   }
   const auto mappings = object.find("mappings");
   if (mappings == object.end()) return absl::InvalidArgumentError("\"mappings\" is missing");

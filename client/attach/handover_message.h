@@ -6,15 +6,15 @@
 //   [MAPPING, ...]                                   Firecracker's handover; never answered
 //   {"volume":NAME,"mappings":[MAPPING, ...],
 //    "mode":"lazy","register":BOOL,"drain":BOOL,
-//    "prefetch":POLICY}                              a handover; answered with the attachment's id
+//    "prefetch":POLICY,"working_set":USE}            a handover; answered with the attachment's id
 //   {"detach":true}                                  ends the attachment made on this connection
 //   {"query":"volume","volume":NAME}                 answered with the volume's size
 //   {"query":"attachments"}                          answered with the state of every attachment
 // MAPPING: {"base_host_virt_addr":N,"size":N,"offset":N,"page_size":N,"memfd":INDEX}, all in bytes.
 // "page_size" may be missing: then "page_size_kib" is taken, which means bytes too, or else 4096.
-// "mode" (default "lazy"), "register" (default false), "drain" and "prefetch" (default as the
-// agent's --drain and --prefetch) and "memfd" may be missing. INDEX counts the descriptors that
-// follow the userfaultfd, from 0.
+// "mode" (default "lazy"), "register" (default false), "drain", "prefetch" and "working_set"
+// (default as the agent's flags of these names) and "memfd" may be missing. INDEX counts the
+// descriptors that follow the userfaultfd, from 0.
 //
 // In Firecracker's form unknown keys are ignored, since its newer versions add some; in ours they
 // are errors. In both, a key that stands twice is one.
@@ -48,6 +48,7 @@ struct HandoverRequest {
   bool register_ranges = false;
   std::optional<bool> drain;  // none: as the agent has been told
   std::optional<PrefetchPolicy> prefetch;
+  std::optional<WorkingSetUse> working_set;
   // How many descriptors follow the userfaultfd: as many as the mappings name. They are not needed
   // to fill memory with UFFDIO_COPY, which is how this version does it.
   size_t memfds = 0;

@@ -5,6 +5,8 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <future>
+#include <memory>
 #include <utility>
 
 #include "proto/log.h"
@@ -159,6 +161,8 @@ absl::StatusOr<AttachmentId> HandoverWorkers::Attach(HandoverJob& job,
   request.options = options_.attachment;
   request.options.drain = job.request.drain.value_or(options_.attachment.drain);
   request.options.prefetch = job.request.prefetch.value_or(options_.attachment.prefetch);
+  request.options.working_set = job.request.working_set.value_or(options_.attachment.working_set);
+  PrepareWorkingSet(&request);
   absl::StatusOr<PeerProcess> peer = job.peer.Duplicate();
   if (!peer.ok()) return peer.status();
   request.pidfd = std::move(peer->pidfd);
@@ -173,10 +177,46 @@ absl::StatusOr<AttachmentId> HandoverWorkers::Attach(HandoverJob& job,
     }
     ++attaching_;
   }
+  const auto replayed = std::make_shared<std::promise<void>>();
+  const bool wait = request.replay != nullptr && options_.replay_wait > absl::ZeroDuration();
+  if (wait) request.on_replayed = [replayed] { replayed->set_value(); };
   absl::StatusOr<AttachmentId> id = pager_->Attach(std::move(request));
+  if (id.ok() && wait) {
+    replayed->get_future().wait_for(absl::ToChronoMilliseconds(options_.replay_wait));
+  }
   MutexLock lock(mu_);
   --attaching_;
   return id;
+}
+
+void HandoverWorkers::PrepareWorkingSet(AttachRequest* request) const {
+  const WorkingSetUse use = request->options.working_set;
+  WorkingSets* const sets = options_.working_sets;
+  if (use == WorkingSetUse::kNone || sets == nullptr) return;
+  // Not worth failing for.
+  const auto warn = [&](const char* what, const absl::Status& status) {
+    LogWarning(absl::StrCat("working set of volume ", request->volume, " is not ", what, ": ",
+                            status.message()));
+  };
+  if (use != WorkingSetUse::kRecord) {
+    absl::StatusOr<PageSet> set = sets->Get(request->volume, absl::Now() + options_.try_timeout);
+    if (!set.ok()) {
+      warn("replayed", set.status());
+    } else if (!set->empty()) {
+      request->replay = std::make_shared<const PageSet>(*std::move(set));
+    }
+  }
+  if (use != WorkingSetUse::kReplay) {
+    absl::StatusOr<PageSet> set = PageSet::Create(request->source->size());
+    if (set.ok()) {
+      request->recorder = std::make_shared<WorkingSetRecorder>(
+          *std::move(set), [sets, volume = request->volume](PageSet pages) {
+            sets->Keep(volume, std::move(pages));
+          });
+    } else {
+      warn("recorded", set.status());
+    }
+  }
 }
 
 HandoverOutcome HandoverWorkers::Fail(const HandoverJob& job, const absl::Status& status) const {

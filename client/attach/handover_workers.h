@@ -41,6 +41,10 @@ struct HandoverWorkersOptions {
   absl::Duration first_backoff = absl::Milliseconds(100);  // doubled after each try
   absl::Duration max_backoff = absl::Seconds(2);
   EndPeer end_peer = KillPeer;
+  WorkingSets* working_sets = nullptr;  // borrowed; null: none are kept
+  // How long the answer of a handover waits for its working set to be fetched, so that the program
+  // begins with it in place.
+  absl::Duration replay_wait = absl::ZeroDuration();
 };
 
 struct HandoverJob {
@@ -91,6 +95,8 @@ class HandoverWorkers {
   std::optional<HandoverOutcome> Work(HandoverJob& job);
   std::optional<HandoverOutcome> Handover(HandoverJob& job);
   absl::StatusOr<AttachmentId> Attach(HandoverJob& job, std::shared_ptr<PageSource> source);
+  // Has the working set recorded or replayed, as the request's options say.
+  void PrepareWorkingSet(AttachRequest* request) const;
   HandoverOutcome Fail(const HandoverJob& job, const absl::Status& status) const;
   void Requeue(HandoverJob job);
   absl::Duration TimeLeft(const HandoverJob& job) const;

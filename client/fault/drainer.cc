@@ -13,6 +13,9 @@ constexpr auto kSettlePause = std::chrono::milliseconds(2);
 // A page that is being moved just as it is filled may be missed by a pass, but hardly by all.
 constexpr int kSamePasses = 3;
 
+// Of pages that are not in a working set, between pages that are.
+constexpr PageCount kSmallGap{3};
+
 // The lock of the address space is held for a look at this many pages at most.
 constexpr PageCount kMaxLook{uint64_t{1} << 18};
 
@@ -33,21 +36,43 @@ class Drainer::Ticket final : public FetchTicket {
 };
 
 Drainer::Drainer(std::shared_ptr<PagedMemory> memory, std::shared_ptr<Fetcher> fetcher,
-                 Timers* timers, PageCount max_fetch, std::function<void(uint64_t left)> drained)
+                 Timers* timers, PageCount max_fetch, std::shared_ptr<const PageSet> working_set,
+                 std::function<void(uint64_t left)> drained)
     : memory_(std::move(memory)),
       fetcher_(std::move(fetcher)),
       timers_(timers),
       max_run_(std::min(max_fetch, kMaxFillChunk)),
+      working_set_(std::move(working_set)),
       drained_(std::move(drained)),
       cursor_(memory_->table->range().first) {}
+
+PageRange Drainer::NextOfSet(PageIndex from) const {
+  const PageRange all = memory_->table->range();
+  if (working_set_ == nullptr) return PageRange::Between(from, all.end());
+  PageRange run = working_set_->NextRun(from);
+  // Small gaps are fetched, too: a request costs more than a few pages.
+  while (!run.empty() && run.count < max_run_) {
+    const PageRange next = working_set_->NextRun(run.end());
+    if (next.empty() || next.first > run.end() + kSmallGap) break;
+    run = PageRange::Between(run.first, next.end());
+  }
+  return run.Intersect(all);
+}
 
 std::optional<PageRange> Drainer::NextRun() {
   const PageTable& table = *memory_->table;
   while (cursor_ < table.range().end()) {
+    const PageRange wanted = NextOfSet(cursor_);
+    if (wanted.empty()) break;
     SharedLock lock(memory_->space.map_changing_lock());
-    const std::optional<PageRange> mapped = memory_->space.NextPages(cursor_);
+    const std::optional<PageRange> mapped = memory_->space.NextPages(wanted.first);
     if (!mapped) break;
-    PageRange look{mapped->first, std::min(mapped->count, kMaxLook)};
+    PageRange look = mapped->Intersect(wanted);
+    if (look.empty()) {
+      cursor_ = wanted.end();
+      continue;
+    }
+    look.count = std::min(look.count, kMaxLook);
     look.count = table.RunOfSameState(look);
     const bool absent = table.Get(look.first) == PageState::kAbsent;
     if (absent) look.count = std::min(look.count, max_run_);
@@ -65,7 +90,7 @@ bool Drainer::IsUnsettled() const {
 
 bool Drainer::EndPass() {
   same_passes_ = found_ == found_before_ ? same_passes_ + 1 : 0;
-  const bool last = found_ == 0 || same_passes_ == kSamePasses;
+  const bool last = found_ == 0 || same_passes_ == kSamePasses || working_set_ != nullptr;
   found_before_ = std::exchange(found_, 0);
   cursor_ = memory_->table->range().first;
   return last;
@@ -92,7 +117,7 @@ void Drainer::Pump() {
         found_ += run->count.raw();
       } else {
         left = found_;
-        if (under_way_ == 0 && IsUnsettled()) {
+        if (under_way_ == 0 && working_set_ == nullptr && IsUnsettled()) {
           cursor_ = memory_->table->range().first;
           found_ = 0;
           pumping_ = false;

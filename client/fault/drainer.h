@@ -9,6 +9,7 @@
 #include "client/fault/drain_window.h"
 #include "client/fault/fetcher.h"
 #include "client/fault/paged_memory.h"
+#include "client/source/working_sets.h"
 #include "proto/mutex.h"
 
 namespace faultline {
@@ -17,13 +18,16 @@ namespace faultline {
 // faults and whatever the target does to its memory meanwhile. Pages that are moved while it runs
 // are found wherever they are; it goes round until nothing is left, or only what cannot be had.
 //
+// Or fetches only the pages of a working set, once, and does not look for those that have moved.
+//
 // Thread-safe.
 class Drainer : public std::enable_shared_from_this<Drainer> {
  public:
-  // `drained` is called once, when nothing is left but `left` pages that cannot be had; not where
-  // the fetcher is stopped before.
+  // `working_set` is null where everything is to be fetched. `drained` is called once, when nothing
+  // is left but `left` pages that cannot be had; not where the fetcher is stopped before.
   Drainer(std::shared_ptr<PagedMemory> memory, std::shared_ptr<Fetcher> fetcher, Timers* timers,
-          PageCount max_fetch, std::function<void(uint64_t left)> drained);
+          PageCount max_fetch, std::shared_ptr<const PageSet> working_set,
+          std::function<void(uint64_t left)> drained);
 
   // Starts. Fetches, and with some sources fills, on the calling thread.
   void Run();
@@ -34,6 +38,8 @@ class Drainer : public std::enable_shared_from_this<Drainer> {
   // The next run that is absent and mapped, from the cursor on; moves the cursor behind it. None at
   // the end of the volume.
   std::optional<PageRange> NextRun() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The next pages from `from` on that are to be fetched at all.
+  PageRange NextOfSet(PageIndex from) const;
   // Whether pages may be on the move, of which it is not known where they are.
   bool IsUnsettled() const;
   // Whether the pass that has ended was the last.
@@ -45,6 +51,7 @@ class Drainer : public std::enable_shared_from_this<Drainer> {
   const std::shared_ptr<Fetcher> fetcher_;
   Timers* const timers_;  // outlives it
   const PageCount max_run_;
+  const std::shared_ptr<const PageSet> working_set_;
   const std::function<void(uint64_t left)> drained_;
   Mutex mu_;
   PageIndex cursor_ ABSL_GUARDED_BY(mu_);

@@ -33,12 +33,11 @@ constexpr int kCatchUpSteps = 40;
 
 }  // namespace
 
-FaultReader::FaultReader(PagedMemory* memory, std::shared_ptr<Fetcher> fetcher,
-                         std::shared_ptr<ReadAhead> ahead, Target* target, ReaderHost* host,
-                         SharedDiscard shared_discard)
+FaultReader::FaultReader(PagedMemory* memory, std::shared_ptr<Fetcher> fetcher, Observers observers,
+                         Target* target, ReaderHost* host, SharedDiscard shared_discard)
     : memory_(memory),
       fetcher_(std::move(fetcher)),
-      ahead_(std::move(ahead)),
+      observers_(std::move(observers)),
       target_(target),
       host_(host),
       shared_discard_(shared_discard) {}
@@ -245,9 +244,15 @@ void FaultReader::Resolve() {
 void FaultReader::Demand() {
   // No lock is needed: pages change and tables are cloned on this thread only, but for fills.
   const auto is_fetched = [this](PageIndex page) { return IsFetched(memory_->table->Get(page)); };
-  if (ahead_ != nullptr) {  // in the order of the faults, which it learns from
+  if (observers_.recorder != nullptr) {
+    for (PageIndex page : demanded_) {
+      if (is_fetched(page)) observers_.recorder->Record(page);
+    }
+  }
+  ReadAhead* const ahead = observers_.ahead.get();
+  if (ahead != nullptr) {  // in the order of the faults, which it learns from
     std::erase_if(demanded_,
-                  [&](PageIndex page) { return is_fetched(page) && ahead_->Serve(page); });
+                  [&](PageIndex page) { return is_fetched(page) && ahead->Serve(page); });
   }
   std::sort(demanded_.begin(), demanded_.end());
   for (size_t i = 0; i < demanded_.size();) {
@@ -261,7 +266,7 @@ void FaultReader::Demand() {
     }
     fetched ? fetcher_->Demand(run) : fetcher_->Zero(run);
   }
-  if (ahead_ != nullptr) ahead_->FetchAhead();
+  if (ahead != nullptr) ahead->FetchAhead();
 }
 
 void FaultReader::Refuse(uint64_t address) {

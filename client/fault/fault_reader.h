@@ -11,6 +11,7 @@
 #include "client/fault/fetcher.h"
 #include "client/fault/paged_memory.h"
 #include "client/fault/read_ahead.h"
+#include "client/source/working_sets.h"
 #include "proto/mutex.h"
 
 namespace faultline {
@@ -43,10 +44,15 @@ class ReaderHost {
 // thread-safe.
 class FaultReader {
  public:
-  // `memory`, `target` and `host` are borrowed. `ahead` is null where nothing is prefetched.
-  FaultReader(PagedMemory* memory, std::shared_ptr<Fetcher> fetcher,
-              std::shared_ptr<ReadAhead> ahead, Target* target, ReaderHost* host,
-              SharedDiscard shared_discard);
+  // What learns of faults; each may be null.
+  struct Observers {
+    std::shared_ptr<ReadAhead> ahead;
+    std::shared_ptr<WorkingSetRecorder> recorder;
+  };
+
+  // `memory`, `target` and `host` are borrowed.
+  FaultReader(PagedMemory* memory, std::shared_ptr<Fetcher> fetcher, Observers observers,
+              Target* target, ReaderHost* host, SharedDiscard shared_discard);
 
   // To be called when the uffd is readable. RESOURCE_EXHAUSTED where a fork event has to wait for a
   // free descriptor: to be called again. Any other error is final: it cannot be read any more.
@@ -83,7 +89,7 @@ class FaultReader {
 
   PagedMemory* const memory_;
   const std::shared_ptr<Fetcher> fetcher_;
-  const std::shared_ptr<ReadAhead> ahead_;
+  const Observers observers_;
   Target* const target_;
   ReaderHost* const host_;
   const SharedDiscard shared_discard_;

@@ -45,7 +45,7 @@ class FaultReaderTest : public testing::Test {
   std::shared_ptr<Fetcher> fetcher_ = std::make_shared<Fetcher>(
       memory_, source_, &timers_, &target_, AttachmentOptions(), FetchLimits());
   FakeHost host_;
-  FaultReader reader_{memory_.get(), fetcher_, nullptr, &target_, &host_, SharedDiscard::kKeep};
+  FaultReader reader_{memory_.get(), fetcher_, {}, &target_, &host_, SharedDiscard::kKeep};
 };
 
 TEST_F(FaultReaderTest, EachFaultIsServedWithItsPage) {
@@ -140,7 +140,7 @@ TEST(FaultReaderOnSharedMemory, ADiscardedPageIsZeroOnlyIfItWasFilledBefore) {
       std::make_shared<Fetcher>(fake.memory, std::make_shared<MemoryPageSource>(TestVolume(10)),
                                 &timers, &target, AttachmentOptions(), FetchLimits());
   FakeHost host;
-  FaultReader reader(fake.memory.get(), fetcher, nullptr, &target, &host, SharedDiscard::kKeep);
+  FaultReader reader(fake.memory.get(), fetcher, {}, &target, &host, SharedDiscard::kKeep);
   fake.memory->table->Set(PageIndex(1), PageState::kPresent);
   std::vector<UffdEvent> events;
   events.emplace_back(RemoveEvent{{kBase, 10 * P}});

@@ -74,7 +74,8 @@ class ReadAheadTest : public testing::Test {
   FakePrefetcher* prefetcher_ = new FakePrefetcher;
   std::shared_ptr<ReadAhead> ahead_ = std::make_shared<ReadAhead>(
       memory_, fetcher_, source_->max_fetch(), std::unique_ptr<Prefetcher>(prefetcher_));
-  FaultReader reader_{memory_.get(), fetcher_, ahead_, &target_, &host_, SharedDiscard::kKeep};
+  FaultReader reader_{memory_.get(), fetcher_, {ahead_, nullptr},
+                      &target_,      &host_,   SharedDiscard::kKeep};
 };
 
 TEST_F(ReadAheadTest, MappedGuessIsFilledBeforeItIsTouched) {
