@@ -12,6 +12,8 @@
 #include <future>
 #include <utility>
 
+#include "proto/urgency.h"
+
 namespace faultline {
 
 absl::StatusOr<std::unique_ptr<EventLoop>> EventLoop::Create(const std::string& thread_name,
@@ -164,6 +166,7 @@ void EventLoop::Spin(bool busy) {
 }
 
 void EventLoop::Run() {
+  SetUrgency(Urgency::kFault);
   for (;;) {
     if (spin_.enabled()) SetSpinning(spin_.ShouldSpin(SteadyClock::now()));
     // Descriptors go before tasks: what they tell may be waited for by those who wrote it.

@@ -15,6 +15,7 @@
 
 #include "proto/daemon.h"
 #include "proto/log.h"
+#include "proto/urgency.h"
 #include "server/server.h"
 
 namespace faultline {
@@ -75,6 +76,7 @@ void LogOfGrpc(gpr_log_func_args* message) { LogDebug(absl::StrCat("gRPC: ", mes
 
 int Run(const Flags& flags) {
   // Before anything that starts a thread.
+  SetUrgency(Urgency::kMixed);  // and that of the threads of gRPC
   const sigset_t signals = BlockSignals();
   InitLog("faultline-server", flags.log_level);
   gpr_set_log_function(&LogOfGrpc);

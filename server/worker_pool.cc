@@ -5,6 +5,8 @@
 
 #include <utility>
 
+#include "proto/urgency.h"
+
 namespace faultline {
 
 WorkerPool::WorkerPool(absl::string_view name, size_t threads, size_t max_queued)
@@ -34,6 +36,7 @@ bool WorkerPool::Submit(Task task) {
 
 void WorkerPool::Run() {
   pthread_setname_np(pthread_self(), name_.c_str());
+  SetUrgency(Urgency::kBulk);
   while (true) {
     Task task;
     {

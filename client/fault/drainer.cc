@@ -19,6 +19,12 @@ constexpr PageCount kSmallGap{3};
 // The lock of the address space is held for a look at this many pages at most.
 constexpr PageCount kMaxLook{uint64_t{1} << 18};
 
+// While the target faults: one run at a time, of few pages, is ahead of a fault on the wire and on
+// the processors. So much later it is taken to have what it needs.
+constexpr size_t kWindowBesideFaults = 1;
+constexpr PageCount kMaxRunBesideFaults{16};
+constexpr auto kFaultsPass = std::chrono::milliseconds(1);
+
 }  // namespace
 
 // Goes with the fetch of one run.
@@ -61,6 +67,7 @@ PageRange Drainer::NextOfSet(PageIndex from) const {
 
 std::optional<PageRange> Drainer::NextRun() {
   const PageTable& table = *memory_->table;
+  const bool beside_faults = IsTargetFaulting();
   while (cursor_ < table.range().end()) {
     const PageRange wanted = NextOfSet(cursor_);
     if (wanted.empty()) break;
@@ -75,13 +82,22 @@ std::optional<PageRange> Drainer::NextRun() {
     look.count = std::min(look.count, kMaxLook);
     look.count = table.RunOfSameState(look);
     const bool absent = table.Get(look.first) == PageState::kAbsent;
-    if (absent) look.count = std::min(look.count, max_run_);
+    if (absent) look.count = std::min(look.count, beside_faults ? kMaxRunBesideFaults : max_run_);
     cursor_ = look.end();
     if (absent) return look;
   }
   cursor_ = table.range().end();
   return std::nullopt;
 }
+
+bool Drainer::IsTargetFaulting() {
+  const SteadyClock::time_point now = timers_->Now();
+  const uint64_t faults = memory_->counters.faults.load(std::memory_order_relaxed);
+  if (std::exchange(faults_, faults) != faults) last_fault_ = now;
+  return now - last_fault_ < kFaultsPass;
+}
+
+size_t Drainer::Window() { return IsTargetFaulting() ? kWindowBesideFaults : window_.size(); }
 
 bool Drainer::IsUnsettled() const {
   SharedLock lock(memory_->space.map_changing_lock());
@@ -111,7 +127,7 @@ void Drainer::Pump() {
     uint64_t left = 0;
     {
       MutexLock lock(mu_);
-      if (under_way_ < window_.size()) run = NextRun();
+      if (under_way_ < Window()) run = NextRun();
       if (run) {
         ++under_way_;
         found_ += run->count.raw();

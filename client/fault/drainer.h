@@ -40,6 +40,10 @@ class Drainer : public std::enable_shared_from_this<Drainer> {
   std::optional<PageRange> NextRun() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The next pages from `from` on that are to be fetched at all.
   PageRange NextOfSet(PageIndex from) const;
+  // Whether the target waits for pages now and then, so that what is fetched meanwhile must be
+  // little.
+  bool IsTargetFaulting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  size_t Window() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Whether pages may be on the move, of which it is not known where they are.
   bool IsUnsettled() const;
   // Whether the pass that has ended was the last.
@@ -57,6 +61,8 @@ class Drainer : public std::enable_shared_from_this<Drainer> {
   PageIndex cursor_ ABSL_GUARDED_BY(mu_);
   DrainWindow window_ ABSL_GUARDED_BY(mu_);
   size_t under_way_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t faults_ ABSL_GUARDED_BY(mu_) = 0;  // when that was last looked at
+  SteadyClock::time_point last_fault_ ABSL_GUARDED_BY(mu_);
   bool pumping_ ABSL_GUARDED_BY(mu_) = false;
   bool finished_ ABSL_GUARDED_BY(mu_) = false;
   // Of the pass under way, and of the one before; and how many have found just as much in a row:

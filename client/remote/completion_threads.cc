@@ -9,6 +9,8 @@
 #include <string>
 #include <utility>
 
+#include "proto/urgency.h"
+
 namespace faultline {
 
 CompletionThreads::CompletionThreads(int workers) {
@@ -40,6 +42,7 @@ void CompletionThreads::Submit(Task task) {
 }
 
 void CompletionThreads::Work() {
+  SetUrgency(Urgency::kBulk);
   for (;;) {
     Task task;
     {
@@ -102,6 +105,7 @@ std::optional<CompletionThreads::Event> CompletionThreads::TakeCached() {
 }
 
 void CompletionThreads::Serve() {
+  SetUrgency(Urgency::kMixed);
   void* tag = nullptr;
   bool ok = false;
   while (queue_.Next(&tag, &ok)) {
