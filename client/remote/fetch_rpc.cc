@@ -94,7 +94,7 @@ class BatchReader {
 
 }  // namespace
 
-size_t FetchRpc::Combine(const std::deque<Call>& waiting) {
+size_t FetchRpc::Combine(const CallQueue<Call>& waiting) {
   const Call& first = waiting.front();
   if (first.alone) return 1;
   uint64_t pages = first.range.count.raw();

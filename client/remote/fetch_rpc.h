@@ -10,11 +10,11 @@
 #include <grpcpp/completion_queue.h>
 
 #include <cstddef>
-#include <deque>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "client/remote/call_queue.h"
 #include "client/source/page_source.h"
 #include "proto/pager.grpc.pb.h"
 
@@ -48,7 +48,7 @@ struct FetchRpc {
                     grpc::CompletionQueue* queue, void* tag) {
     return stub->AsyncFetch(context, queue, tag);
   }
-  static size_t Combine(const std::deque<Call>& waiting);
+  static size_t Combine(const CallQueue<Call>& waiting);
   static void Fill(absl::Span<const Call> calls, uint64_t id, Request* request);
 
   // Hands out pages only after they were found to be those asked for and undamaged. A call that

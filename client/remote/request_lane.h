@@ -27,12 +27,12 @@
 #include <grpcpp/support/async_stream.h>
 
 #include <algorithm>
-#include <deque>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "client/remote/call_queue.h"
 #include "client/remote/completion_threads.h"
 #include "client/remote/rpc_status.h"
 #include "proto/mutex.h"
@@ -102,14 +102,15 @@ class RequestLane {
   // Ends what is under way with CANCELLED, and waits until no operation is left. Nothing may be
   // submitted any more; destruction must wait until the threads have been stopped.
   void Shutdown() {
-    std::deque<Call> calls;
+    Calls calls;
     {
       MutexLock lock(mu_);
       shut_down_ = true;
       if (stream_ != nullptr) stream_->context.TryCancel();
       if (alarm_set_) alarm_.Cancel();
       while (stream_ != nullptr || alarm_set_) idle_.Wait(mu_);
-      calls.swap(waiting_);
+      MoveInto(&calls, &waiting_);
+      waiting_.clear();
     }
     for (Call& call : calls) call.End(ShutDownError());
   }
@@ -194,8 +195,7 @@ class RequestLane {
     const uint64_t id = next_id_++;
     Flight& flight = flights_[id];
     for (size_t n = Rpc::Combine(waiting_); n > 0; --n) {
-      flight.push_back(std::move(waiting_.front()));
-      waiting_.pop_front();
+      flight.push_back(waiting_.pop_front());
     }
     Rpc::Fill(absl::MakeSpan(flight), id, &stream_->request);
     stream_->writing = true;
@@ -303,9 +303,9 @@ class RequestLane {
     {
       MutexLock lock(mu_);
       status = shut_down_ ? ShutDownError() : BrokenStreamError(stream_->status, options_.address);
-      for (auto& [id, flight] : flights_) MoveInto(&calls, absl::MakeSpan(flight));
+      for (auto& [id, flight] : flights_) MoveInto(&calls, &flight);
       flights_.clear();
-      for (Call& call : waiting_) calls.push_back(std::move(call));
+      MoveInto(&calls, &waiting_);
       waiting_.clear();
       stream_.reset();
       retry_at_ = absl::Now() + backoff_;
@@ -354,7 +354,7 @@ class RequestLane {
     const auto first_late = std::stable_partition(
         waiting_.begin(), waiting_.end(), [now](const Call& call) { return call.deadline > now; });
     for (auto it = first_late; it != waiting_.end(); ++it) late->push_back(std::move(*it));
-    waiting_.erase(first_late, waiting_.end());
+    waiting_.erase_from(first_late);
     for (auto it = flights_.begin(); it != flights_.end();) {
       bool awaited = false;
       for (Call& call : it->second) {
@@ -368,8 +368,10 @@ class RequestLane {
     }
   }
 
-  static void MoveInto(Calls* target, absl::Span<Call> calls) {
-    for (Call& call : calls) {
+  // `Some` is a Flight or a CallQueue.
+  template <typename Some>
+  static void MoveInto(Calls* target, Some* calls) {
+    for (Call& call : *calls) {
       if (call.done != nullptr) target->push_back(std::move(call));
     }
   }
@@ -393,7 +395,7 @@ class RequestLane {
 
   Mutex mu_;
   CondVar idle_;
-  std::deque<Call> waiting_ ABSL_GUARDED_BY(mu_);
+  CallQueue<Call> waiting_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<uint64_t, Flight> flights_ ABSL_GUARDED_BY(mu_);
   uint64_t next_id_ ABSL_GUARDED_BY(mu_) = 1;
   std::unique_ptr<Stream> stream_ ABSL_GUARDED_BY(mu_);

@@ -11,10 +11,10 @@
 #include <grpcpp/completion_queue.h>
 
 #include <cstddef>
-#include <deque>
 #include <utility>
 #include <vector>
 
+#include "client/remote/call_queue.h"
 #include "client/remote/rpc_status.h"
 #include "proto/pager.grpc.pb.h"
 
@@ -40,7 +40,7 @@ struct WriteRpc {
                     grpc::CompletionQueue* queue, void* tag) {
     return stub->AsyncWrite(context, queue, tag);
   }
-  static size_t Combine(const std::deque<Call>&) { return 1; }
+  static size_t Combine(const CallQueue<Call>&) { return 1; }
   static void Fill(absl::Span<Call> calls, uint64_t id, Request* request) {
     *request = std::move(calls.front().request);
     request->set_request_id(id);
