@@ -142,6 +142,11 @@ struct AttachmentStats {
   double fault_p90_us = 0;
   double fault_p99_us = 0;
   double fault_max_us = 0;
+  // Of that, for faults that were fetched: until the source was asked, until its answer was there
+  // and until the page was filled.
+  double resolve_p50_us = 0, resolve_p99_us = 0;
+  double answer_p50_us = 0, answer_p99_us = 0;
+  double fill_p50_us = 0, fill_p99_us = 0;
 };
 
 // Calls `visit` with the name and the value of each field, in their order.
@@ -190,6 +195,12 @@ void VisitFields(Stats& stats, Visit visit) {
   visit("fault_p90_us", stats.fault_p90_us);
   visit("fault_p99_us", stats.fault_p99_us);
   visit("fault_max_us", stats.fault_max_us);
+  visit("resolve_p50_us", stats.resolve_p50_us);
+  visit("resolve_p99_us", stats.resolve_p99_us);
+  visit("answer_p50_us", stats.answer_p50_us);
+  visit("answer_p99_us", stats.answer_p99_us);
+  visit("fill_p50_us", stats.fill_p50_us);
+  visit("fill_p99_us", stats.fill_p99_us);
 }
 
 }  // namespace faultline

@@ -2,9 +2,11 @@
 #ifndef FAULTLINE_CLIENT_LATENCY_HISTOGRAM_H_
 #define FAULTLINE_CLIENT_LATENCY_HISTOGRAM_H_
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <bit>
+#include <chrono>
 #include <cstdint>
 
 namespace faultline {
@@ -20,6 +22,10 @@ class LatencyHistogram {
     while (nanoseconds > max &&
            !max_.compare_exchange_weak(max, nanoseconds, std::memory_order_relaxed)) {
     }
+  }
+
+  void Record(std::chrono::nanoseconds latency) {
+    Record(static_cast<uint64_t>(std::max<int64_t>(latency.count(), 0)));
   }
 
   // The latency, in microseconds, that `fraction` (0 to 1) of all do not exceed; 0 if there is

@@ -493,6 +493,12 @@ AttachmentStats LiveAttachment::Stats() const {
   stats.fault_p90_us = counters.fault_latency.QuantileMicros(0.9);
   stats.fault_p99_us = counters.fault_latency.QuantileMicros(0.99);
   stats.fault_max_us = counters.fault_latency.MaxMicros();
+  stats.resolve_p50_us = counters.resolve_stage.QuantileMicros(0.5);
+  stats.resolve_p99_us = counters.resolve_stage.QuantileMicros(0.99);
+  stats.answer_p50_us = counters.answer_stage.QuantileMicros(0.5);
+  stats.answer_p99_us = counters.answer_stage.QuantileMicros(0.99);
+  stats.fill_p50_us = counters.fill_stage.QuantileMicros(0.5);
+  stats.fill_p99_us = counters.fill_stage.QuantileMicros(0.99);
   return stats;
 }
 

@@ -148,6 +148,9 @@ void AddOwnFlags(CLI::App* command, const Benchmark& benchmark, BenchOptions* op
         ->capture_default_str();
   }
   if (benchmark.flags & bench::kPrefetchFlag) {
+    command->add_flag("--stages", options->stages,
+                      "Also where the time of a fault goes: in the kernel, in the agent, until "
+                      "the answer of the server, and in the fill");
     command->add_option("--prefetch", options->prefetch, "Prefetch policy of the agent")
         ->option_text("POLICY [none]");
   }

@@ -23,6 +23,7 @@ struct BenchOptions {
   uint64_t pages = 0;  // of the volume
   unsigned threads = 1;
   std::string prefetch = "none";    // the agent's policy
+  bool stages = false;              // also where the time of a fault goes
   std::string codec = "raw";        // of the pages in the volume
   std::string durability = "sync";  // of what is written
   uint64_t batch_pages = 64;

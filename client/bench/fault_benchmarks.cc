@@ -32,6 +32,20 @@ void AddPrefetchDetails(const TouchResult& result, Report* report) {
   }
 }
 
+// Where the time of a fault goes. What the agent does not see is the kernel's: from the touch to
+// the message being read, and from the fill to the thread running again.
+void AddStageDetails(const TouchResult& result, Report* report) {
+  const auto micros = [&](const char* name) { return result.attachment[name].get<double>(); };
+  std::vector<double> touches = result.micros;
+  std::sort(touches.begin(), touches.end());
+  const auto middle = touches[touches.size() / 2];
+  report->AddDetail("stage: kernel and wake-ups", "us p50", middle - micros("fault_p50_us"));
+  report->AddDetail("stage: read to request", "us p50", micros("resolve_p50_us"));
+  report->AddDetail("stage: request to answer", "us p50", micros("answer_p50_us"));
+  report->AddDetail("stage: answer to filled", "us p50", micros("fill_p50_us"));
+  report->AddDetail("stage: request to answer", "us p99", micros("answer_p99_us"));
+}
+
 absl::Status AddRepetition(const Stage& stage, const BenchOptions& options, TouchOrder order,
                            uint64_t seed, Report* report) {
   absl::StatusOr<std::vector<double>> floor =
@@ -58,6 +72,7 @@ absl::Status AddRepetition(const Stage& stage, const BenchOptions& options, Touc
                       "tcp_stream", *stream);
   }
   AddPageDetails(*touched, report);
+  if (options.stages) AddStageDetails(*touched, report);
   if (options.prefetch != "none") AddPrefetchDetails(*touched, report);
   return absl::OkStatus();
 }

@@ -66,6 +66,14 @@ class FaultQueue {
     return first->page;
   }
 
+  // Since when a thread waits for `page`, if one does.
+  std::optional<SteadyClock::time_point> Since(PageIndex page) const {
+    MutexLock lock(mu_);
+    const auto at = LowerBound(page);
+    if (at == waiting_.end() || at->page != page) return std::nullopt;
+    return at->since;
+  }
+
   // Puts back those of `taken` that are at or behind `first`, because they have to be tried again.
   void PutBack(const Taken& taken, PageIndex first) {
     for (const Waiting& waiting : taken) {

@@ -145,6 +145,8 @@ void Fetcher::Start(Job job) {
   if (executor_) fetching_ = true;
   const PageRange pages = job.pages;
   const FetchLane lane = job.lane;
+  job.asked = SteadyClock::now();
+  if (lane == FetchLane::kDemand) NoteAsked(pages, job.asked);
   source_->Fetch(pages, lane, deadline, [flight = TakeFlight(std::move(job))](auto runs) {
     Fetcher* const fetcher = flight->fetcher.get();
     const Entry entry(fetcher);
@@ -155,6 +157,18 @@ void Fetcher::Start(Job job) {
       fetcher->OnFetched(flight->job, runs);
     }
   });
+}
+
+void Fetcher::NoteAsked(PageRange pages, SteadyClock::time_point asked) {
+  if (const auto since = memory_->queue.Since(pages.first)) {
+    memory_->counters.resolve_stage.Record(asked - *since);
+  }
+}
+
+void Fetcher::NoteAnswered(const Job& job, SteadyClock::time_point arrived) {
+  FaultCounters& counters = memory_->counters;
+  counters.answer_stage.Record(arrived - job.asked);
+  counters.fill_stage.Record(SteadyClock::now() - arrived);
 }
 
 Fetcher::FlightPtr Fetcher::TakeFlight(Job job) {
@@ -220,11 +234,13 @@ void Fetcher::OnFetched(const Job& job, absl::StatusOr<std::span<const FetchedRu
   if (source_failing_.exchange(false)) {
     LogInfo(absl::StrCat(target_->Name(), ": pages arrive again"));
   }
+  const SteadyClock::time_point arrived = SteadyClock::now();
   for (const FetchedRun& run : *runs) {
     const PageCount kept = job.ticket ? job.ticket->Keep(run.range, run.bytes) : PageCount(0);
     const std::byte* const bytes = run.bytes == nullptr ? nullptr : run.bytes + kept.in_bytes();
     Fill(PageRange::Between(run.range.first + kept, run.range.end()), bytes, job);
   }
+  if (job.lane == FetchLane::kDemand) NoteAnswered(job, arrived);
 }
 
 void Fetcher::OnFetchFailed(Job job, const absl::Status& status) {

@@ -111,6 +111,7 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
     SteadyClock::duration backoff;
     FetchLane lane = FetchLane::kDemand;
     std::shared_ptr<FetchTicket> ticket = nullptr;  // null: a fault waits
+    SteadyClock::time_point asked = {};             // when the source was asked
   };
   // A job that the source works on. Used again, so that a fault costs no allocation.
   struct Flight {
@@ -133,6 +134,9 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   FlightPtr TakeFlight(Job job);
   // With an executor: takes the runs to its thread.
   void CarryOver(const Job& job, const absl::StatusOr<std::span<const FetchedRun>>& runs);
+  // Note how long the stages of a fault took.
+  void NoteAsked(PageRange pages, SteadyClock::time_point asked);
+  void NoteAnswered(const Job& job, SteadyClock::time_point arrived);
   void OnFetched(const Job& job, absl::StatusOr<std::span<const FetchedRun>> runs);
   void OnFetchFailed(Job job, const absl::Status& status);
   // Fills `pages` with `bytes`, null: zeros. Keeps a copy of what has to be filled later.

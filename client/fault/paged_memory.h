@@ -46,6 +46,9 @@ struct FaultCounters {
   Counter parked_ns = 0;
   Counter wakes = 0;
   LatencyHistogram fault_latency;  // from the message being read to the page being filled
+  // Of that, for faults that were fetched: until the source was asked, until its answer was there,
+  // and until the page was filled.
+  LatencyHistogram resolve_stage, answer_stage, fill_stage;
 };
 
 inline void Count(FaultCounters::Counter& counter, uint64_t n = 1) {
