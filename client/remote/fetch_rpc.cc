@@ -16,7 +16,8 @@ namespace {
 // Walks the pages of a batch, one call after the other.
 class BatchReader {
  public:
-  explicit BatchReader(const rpc::PageBatch& batch) : batch_(batch), payload_(batch.pages()) {}
+  explicit BatchReader(const FetchResponseView& response)
+      : runs_(response.runs), payload_(response.pages) {}
 
   // Decodes the next pages, which must be those of `range`, into received->runs. Single pages that
   // are stored raw stay where they are.
@@ -26,21 +27,21 @@ class BatchReader {
       received->decoded.resize(range.size_bytes());
     }
     for (PageIndex at = range.first; at < range.end();) {
-      if (run_ == batch_.runs_size()) return NotAskedFor(at, "ends before it");
-      const rpc::PageRun& run = batch_.runs(run_);
-      if (run.first() + used_ != at.raw() || used_ >= run.count()) {
-        return NotAskedFor(at, absl::StrCat("holds page ", run.first() + used_, " instead"));
+      if (run_ == runs_.size()) return NotAskedFor(at, "ends before it");
+      const FetchResponseView::Run& run = runs_[run_];
+      if (run.first + used_ != at.raw() || used_ >= run.count) {
+        return NotAskedFor(at, absl::StrCat("holds page ", run.first + used_, " instead"));
       }
-      const PageCount left(run.count() - used_);
+      const PageCount left(run.count - used_);
       const PageRange part{at, std::min(left, range.end() - at)};
-      if (run.kind() == rpc::PageRun::ZERO) {
+      if (run.kind == rpc::PageRun::ZERO) {
         received->runs.push_back({part, nullptr});
       } else if (absl::Status status = ReadData(part, range, received); !status.ok()) {
         return status;
       }
       at += part.count;
       used_ += part.count.raw();
-      if (used_ == run.count()) {
+      if (used_ == run.count) {
         ++run_;
         used_ = 0;
       }
@@ -49,7 +50,7 @@ class BatchReader {
   }
 
   absl::Status CheckEnd() const {
-    if (run_ == batch_.runs_size() && payload_.empty()) return absl::OkStatus();
+    if (run_ == runs_.size() && payload_.empty()) return absl::OkStatus();
     return absl::InternalError("the page server's answer holds more pages than were asked for");
   }
 
@@ -85,14 +86,37 @@ class BatchReader {
     return absl::OkStatus();
   }
 
-  const rpc::PageBatch& batch_;
+  const absl::Span<const FetchResponseView::Run> runs_;
   absl::string_view payload_;
-  int run_ = 0;
+  size_t run_ = 0;
   uint64_t used_ = 0;  // pages of that run
   alignas(64) std::array<std::byte, kPageSize> scratch_;
 };
 
+// The bytes of received->message, in one piece.
+absl::StatusOr<absl::string_view> Join(FetchRpc::Received* received) {
+  if (received->message.TrySingleSlice(&received->whole).ok()) {
+    return absl::string_view(reinterpret_cast<const char*>(received->whole.begin()),
+                             received->whole.size());
+  }
+  if (!received->message.Dump(&received->parts).ok()) {
+    return absl::DataLossError("a message cannot be decompressed");
+  }
+  received->joined.clear();
+  for (const grpc::Slice& part : received->parts) {
+    received->joined.append(reinterpret_cast<const char*>(part.begin()), part.size());
+  }
+  return received->joined;
+}
+
 }  // namespace
+
+std::unique_ptr<grpc::ClientAsyncReaderWriter<FetchRpc::Request, FetchRpc::Response>>
+FetchRpc::Start(Stub* stub, grpc::ClientContext* context, grpc::CompletionQueue* queue, void* tag) {
+  auto rpc = stub->PrepareCall(context, "/faultline.rpc.PageService/Fetch", queue);
+  rpc->StartCall(tag);
+  return rpc;
+}
 
 size_t FetchRpc::Combine(const CallQueue<Call>& waiting) {
   const Call& first = waiting.front();
@@ -118,10 +142,26 @@ void FetchRpc::Fill(absl::Span<const Call> calls, uint64_t id, Request* request)
   }
 }
 
+absl::StatusOr<uint64_t> FetchRpc::Parse(Received* received) {
+  const absl::StatusOr<absl::string_view> bytes = Join(received);
+  if (!bytes.ok()) return bytes.status();
+  if (absl::Status status = ParseFetchResponse(*bytes, &received->view); !status.ok()) {
+    return status;
+  }
+  return received->view.request_id;
+}
+
+void FetchRpc::Release(Received* received) {
+  received->view.Clear();
+  received->parts.clear();
+  received->whole = grpc::Slice();
+  received->message.Clear();
+}
+
 void FetchRpc::Deliver(Received* received, absl::Span<Call> calls, std::vector<Call>* again) {
-  const Response& response = received->message;
-  absl::Status broken = ResponseStatus(response.code(), response.message());
-  BatchReader reader(response.batch());
+  const FetchResponseView& response = received->view;
+  absl::Status broken = ResponseStatus(response.code, response.message);
+  BatchReader reader(response);
   for (size_t i = 0; i < calls.size(); ++i) {
     Call& call = calls[i];
     absl::Status status = broken;

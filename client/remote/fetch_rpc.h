@@ -5,16 +5,22 @@
 #define FAULTLINE_CLIENT_REMOTE_FETCH_RPC_H_
 
 #include <absl/status/status.h>
+#include <absl/status/statusor.h>
 #include <absl/time/time.h>
 #include <absl/types/span.h>
 #include <grpcpp/completion_queue.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/slice.h>
 
 #include <cstddef>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "client/remote/call_queue.h"
+#include "client/remote/fetch_response.h"
 #include "client/source/page_source.h"
 #include "proto/pager.grpc.pb.h"
 
@@ -22,7 +28,9 @@ namespace faultline {
 
 struct FetchRpc {
   using Request = rpc::FetchRequest;
-  using Response = rpc::FetchResponse;
+  // An rpc::FetchResponse as gRPC received it, so that its pages are not copied out of it.
+  using Response = grpc::ByteBuffer;
+  using Stub = grpc::TemplatedGenericStub<Request, Response>;
 
   struct Call {
     uint64_t volume_id;
@@ -36,6 +44,12 @@ struct FetchRpc {
 
   struct Received {
     Response message;
+    // Where the bytes of the message are: in gRPC's own memory if that is one piece, otherwise
+    // put together in `joined`.
+    grpc::Slice whole;
+    std::vector<grpc::Slice> parts;
+    std::string joined;
+    FetchResponseView view;  // of those bytes
     std::vector<std::byte> decoded;
     std::vector<FetchedRun> runs;
   };
@@ -44,12 +58,15 @@ struct FetchRpc {
   // message is small beside that of its pages, small enough not to delay the first one much.
   static constexpr uint64_t kCombinedPages = 64;
 
-  static auto Start(rpc::PageService::Stub* stub, grpc::ClientContext* context,
-                    grpc::CompletionQueue* queue, void* tag) {
-    return stub->AsyncFetch(context, queue, tag);
-  }
+  static std::unique_ptr<grpc::ClientAsyncReaderWriter<Request, Response>> Start(
+      Stub* stub, grpc::ClientContext* context, grpc::CompletionQueue* queue, void* tag);
   static size_t Combine(const CallQueue<Call>& waiting);
   static void Fill(absl::Span<const Call> calls, uint64_t id, Request* request);
+
+  // Sets received->view. DATA_LOSS where the message is not a FetchResponse.
+  static absl::StatusOr<uint64_t> Parse(Received* received);
+  // Gives gRPC's memory back; what `view` pointed at is gone.
+  static void Release(Received* received);
 
   // Hands out pages only after they were found to be those asked for and undamaged. A call that
   // shared its request and failed for good is sent again, alone: the fault may be another's.

@@ -235,6 +235,22 @@ TEST_F(RemotePageSourceTest, OtherPagesThanThoseAskedForAreNeverHandedOut) {
   }
 }
 
+// What comes after it cannot be told apart either: all that is under way fails, and may be retried.
+TEST_F(RemotePageSourceTest, AnswerThatCannotBeReadBreaksTheStreamAndTheNextOneWorks) {
+  std::atomic<int> altered = 0;
+  fake_->Alter([&](rpc::FetchResponse* response) {
+    // No field has the number 0.
+    if (++altered == 1) response->GetReflection()->MutableUnknownFields(response)->AddVarint(0, 1);
+  });
+  const Fetched fetched = Fetch(Pages(3, 1));
+  EXPECT_EQ(fetched.status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_NE(fetched.status.message().find(
+                absl::StrCat("cannot read what the page server at ", options_.address, " sent")),
+            absl::string_view::npos)
+      << fetched.status;
+  ExpectComesBack(Pages(0, 8));
+}
+
 TEST_F(RemotePageSourceTest, ErrorOfTheServerArrivesWithItsMessage) {
   const Fetched fetched = Fetch(Pages(FakePageServer::kPages - 1, 2));
   EXPECT_EQ(fetched.status.code(), absl::StatusCode::kOutOfRange);

@@ -19,6 +19,8 @@
 #include <absl/container/flat_hash_map.h>
 #include <absl/container/inlined_vector.h>
 #include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/strings/str_cat.h>
 #include <absl/time/clock.h>
 #include <absl/time/time.h>
 #include <grpcpp/alarm.h>
@@ -36,7 +38,6 @@
 #include "client/remote/completion_threads.h"
 #include "client/remote/rpc_status.h"
 #include "proto/mutex.h"
-#include "proto/pager.grpc.pb.h"
 
 namespace faultline {
 
@@ -51,13 +52,17 @@ static_assert(kFirstBackoff < kDeadlineTick && kDeadlineTick < kLastBackoff);
 enum class DeliverOn { kReceiver, kWorker };
 
 // `Rpc` says what travels (see FetchRpc and WriteRpc):
-//   Request, Response         messages that carry a request_id
+//   Stub                      made from a channel, starts streams
+//   Request, Response         what gRPC writes and reads
 //   Call                      what is submitted: has a `deadline` and the callback `done`, which
 //                             End(status) calls with an error
-//   Received                  a Response `message` and what decoding it needs; used again
+//   Received                  a Response `message` and what decoding it needs; used again after
+//                             Release(received), which gives up what was received
 //   Start(stub, context, queue, tag)   starts the stream
 //   Combine(waiting)          how many of the first calls travel as one request; at least 1
 //   Fill(calls, id, request)  overwrites *request
+//   Parse(received)           the id of the request that `message` answers, or why that is not to
+//                             be had; comes before Deliver
 //   Deliver(received, calls, again)    ends the calls, or moves some of them to *again, which are
 //                             then sent once more
 //
@@ -76,9 +81,7 @@ class RequestLane {
   // `threads` is borrowed and must outlive the lane, but be stopped before that is destroyed.
   RequestLane(CompletionThreads* threads, const std::shared_ptr<grpc::Channel>& channel,
               Options options)
-      : threads_(threads),
-        options_(std::move(options)),
-        stub_(rpc::PageService::NewStub(channel)) {}
+      : threads_(threads), options_(std::move(options)), stub_(channel) {}
   // REQUIRES: Shutdown() was called, and the threads were stopped.
   ~RequestLane() = default;
   RequestLane(const RequestLane&) = delete;
@@ -136,18 +139,18 @@ class RequestLane {
     Request request;  // belongs to whoever has set `writing`
     std::unique_ptr<Received> receiving;
     grpc::Status status;
+    absl::Status unreadable;  // what was wrong with what came
     int operations = 0;  // started and not yet completed; the stream lives as long as there are any
     bool open = false;
     bool writing = false;
     bool broken = false;
-    bool worked = false;  // has brought a response
   };
 
   void StartStream() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (shut_down_) return;
     stream_ = std::make_unique<Stream>();
     stream_->operations = 1;
-    stream_->rpc = Rpc::Start(stub_.get(), &stream_->context, threads_->queue(), &started_);
+    stream_->rpc = Rpc::Start(&stub_, &stream_->context, threads_->queue(), &started_);
   }
 
   void OnStarted(bool ok) {
@@ -218,8 +221,6 @@ class RequestLane {
 
   void OnRead(bool ok) {
     std::unique_ptr<Received> received;
-    Flight flight;
-    bool read_first = false;
     {
       MutexLock lock(mu_);
       received = std::move(stream_->receiving);
@@ -228,10 +229,19 @@ class RequestLane {
         Break();
         return;
       }
-      stream_->worked = true;
+    }
+    const absl::StatusOr<uint64_t> id = Rpc::Parse(received.get());
+    Flight flight;
+    bool read_first = false;
+    {
+      MutexLock lock(mu_);
+      if (!id.ok()) {
+        BreakUnreadable(id.status());
+        return;
+      }
       backoff_ = kFirstBackoff;
       // None is found where its calls have met their deadline.
-      if (auto it = flights_.find(received->message.request_id()); it != flights_.end()) {
+      if (auto it = flights_.find(*id); it != flights_.end()) {
         flight = std::move(it->second);
         flights_.erase(it);
       }
@@ -260,6 +270,7 @@ class RequestLane {
     Calls again;
     if (!flight.empty()) Rpc::Deliver(received.get(), absl::MakeSpan(flight), &again);
     flight.clear();
+    Rpc::Release(received.get());
     const bool pump = !again.empty();
     Calls dropped;
     {
@@ -286,6 +297,14 @@ class RequestLane {
     stream->rpc->Read(&stream->receiving->message, &read_);
   }
 
+  // A message that makes no sense: whom those after it would answer cannot be told either.
+  void BreakUnreadable(absl::Status why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    stream_->unreadable = std::move(why);
+    stream_->context.TryCancel();  // the server does not know that it is over
+    --stream_->operations;
+    Break();
+  }
+
   void Break() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     stream_->broken = true;
     FinishIfIdle();
@@ -302,7 +321,7 @@ class RequestLane {
     absl::Status status;
     {
       MutexLock lock(mu_);
-      status = shut_down_ ? ShutDownError() : BrokenStreamError(stream_->status, options_.address);
+      status = WhyFinished();
       for (auto& [id, flight] : flights_) MoveInto(&calls, &flight);
       flights_.clear();
       MoveInto(&calls, &waiting_);
@@ -314,6 +333,16 @@ class RequestLane {
     for (Call& call : calls) call.End(status);
     MutexLock lock(mu_);
     idle_.SignalAll();
+  }
+
+  absl::Status WhyFinished() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (shut_down_) return ShutDownError();
+    if (stream_->unreadable.ok()) return BrokenStreamError(stream_->status, options_.address);
+    return absl::UnavailableError(absl::StrCat("cannot read what the page server at ",
+                                               options_.address, " sent (",
+                                               stream_->unreadable.message(),
+                                               "); check that it is a faultline-server, and its "
+                                               "version"));
   }
 
   // Sees to deadlines, and to the start of the next stream.
@@ -386,7 +415,7 @@ class RequestLane {
   // Constant after construction.
   CompletionThreads* const threads_;
   const Options options_;
-  const std::unique_ptr<rpc::PageService::Stub> stub_;
+  typename Rpc::Stub stub_;  // thread-safe
   Step started_{this, &RequestLane::OnStarted};
   Step written_{this, &RequestLane::OnWritten};
   Step read_{this, &RequestLane::OnRead};

@@ -6,6 +6,7 @@
 
 #include <absl/functional/any_invocable.h>
 #include <absl/status/status.h>
+#include <absl/status/statusor.h>
 #include <absl/time/time.h>
 #include <absl/types/span.h>
 #include <grpcpp/completion_queue.h>
@@ -21,6 +22,7 @@
 namespace faultline {
 
 struct WriteRpc {
+  using Stub = rpc::PageService::Stub;
   using Request = rpc::WriteRequest;
   using Response = rpc::WriteResponse;
 
@@ -36,8 +38,8 @@ struct WriteRpc {
     Response message;
   };
 
-  static auto Start(rpc::PageService::Stub* stub, grpc::ClientContext* context,
-                    grpc::CompletionQueue* queue, void* tag) {
+  static auto Start(Stub* stub, grpc::ClientContext* context, grpc::CompletionQueue* queue,
+                    void* tag) {
     return stub->AsyncWrite(context, queue, tag);
   }
   static size_t Combine(const CallQueue<Call>&) { return 1; }
@@ -45,6 +47,10 @@ struct WriteRpc {
     *request = std::move(calls.front().request);
     request->set_request_id(id);
   }
+  static absl::StatusOr<uint64_t> Parse(Received* received) {
+    return received->message.request_id();
+  }
+  static void Release(Received*) {}
   static void Deliver(Received* received, absl::Span<Call> calls, std::vector<Call>*) {
     if (calls.front().done == nullptr) return;
     calls.front().End(ResponseStatus(received->message.code(), received->message.message()));
