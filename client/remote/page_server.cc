@@ -20,6 +20,11 @@
 namespace faultline {
 namespace {
 
+// Of demand fetches: faults that come while so many are under way travel together. Fewer would make
+// a fault wait for a round trip where the source could have answered at once; with more, each has a
+// message of its own, which costs both ends more than its page.
+constexpr size_t kDemandRequestsInFlight = 8;
+
 // Fetches through lanes of the PageServer, which it borrows. Holds no state of its own, so it may
 // be destroyed while fetches are under way.
 class RemotePageSource final : public PageSource {
@@ -68,7 +73,8 @@ class GrpcPageServer final : public PageServer {
         bulk_channel_(NewChannel(address_)),
         threads_(options.threads),
         demand_(&threads_, NewChannel(address_),
-                {address_, options.max_requests_in_flight, DeliverOn::kReceiver}),
+                {address_, std::min(options.max_requests_in_flight, kDemandRequestsInFlight),
+                 DeliverOn::kReceiver}),
         prefetch_(&threads_, NewChannel(address_),
                   {address_, options.max_requests_in_flight, DeliverOn::kWorker}),
         bulk_(&threads_, bulk_channel_,
