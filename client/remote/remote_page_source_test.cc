@@ -147,7 +147,8 @@ TEST_F(RemotePageSourceTest, AnswersMayComeOutOfOrder) {
   fake_->AnswerInReverse(10);
   std::vector<std::future<Fetched>> fetches;
   // So large that no two of them travel together.
-  for (uint64_t i = 0; i < 10; ++i) fetches.push_back(Start(Pages(i * 10, 40 + i)));
+  for (uint64_t i = 0; i < 10; ++i)
+    fetches.push_back(Start(Pages(i * 10, 40 + i), FetchLane::kBulk));
   for (uint64_t i = 0; i < 10; ++i) {
     const Fetched fetched = fetches[i].get();
     ASSERT_TRUE(fetched.status.ok()) << fetched.status;
