@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "proto/page_batch.h"
+#include "server/fetch_answer.h"
 #include "server/unary_call.h"
 #include "server/working_set_call.h"
 
@@ -75,27 +76,28 @@ class FetchOfPages final : public StreamRequest {
         counters_(counters) {}
 
   absl::Status Answer(grpc::ByteBuffer* answer) override {
-    // One for each thread, so that its memory is used again.
-    static thread_local rpc::FetchResponse response;
-    response.Clear();
-    response.set_request_id(request_.request_id());
-    PageBatchBuilder builder(response.mutable_batch());
+    FetchAnswer pages_found{PageCount(pages())};
     for (const rpc::PageRun& run : request_.runs()) {
       const PageRange range{PageIndex(run.first()), PageCount(run.count())};
       const absl::Status status = volume_->Read(
           range,
-          [&builder](PageIndex page, absl::string_view encoded) {
-            builder.Add(page, encoded);
+          [&pages_found](PageIndex page, absl::string_view encoded) {
+            if (IsEncodedZeroPage(encoded)) {
+              pages_found.AddZero(PageRange::Single(page));
+            } else {
+              pages_found.Add(page, encoded);
+            }
             return absl::OkStatus();
           },
-          [&builder](PageRange zero) {
-            builder.AddZero(zero);
+          [&pages_found](PageRange zero) {
+            pages_found.AddZero(zero);
             return absl::OkStatus();
           });
       if (!status.ok()) return Refuse(status, answer);
     }
-    counters_->pages_fetched.Add(builder.page_count().raw());
-    return SerializeMessage(response, answer);
+    counters_->pages_fetched.Add(pages_found.page_count().raw());
+    pages_found.Finish(request_.request_id(), answer);
+    return absl::OkStatus();
   }
 
   absl::Status Refuse(const absl::Status& status, grpc::ByteBuffer* answer) override {
