@@ -100,7 +100,8 @@ class AgentTest : public testing::Test {
 
 TEST_F(AgentTest, RefusesFlagsThatItDoesNotKnowSayingWhatItDoes) {
   const std::vector<std::pair<std::string, std::string>> cases = {
-      {"--prefetch=majority", "--prefetch: \"majority\" is not available; this version knows none"},
+      {"--prefetch=oracle",
+       "unknown prefetch policy \"oracle\"; known are none, sequential, majority and streams"},
       {"--fault-policy=panic", "unknown fault policy \"panic\"; known are wait, poison and kill"},
       {"--socket-mode=rw", "\"rw\" is no file mode; write it in octal, such as 0660"},
       {"--fault-deadline=soon", "\"soon\" is no duration"},
