@@ -181,12 +181,20 @@ absl::StatusOr<AttachmentId> HandoverWorkers::Attach(HandoverJob& job,
   const bool wait = request.replay != nullptr && options_.replay_wait > absl::ZeroDuration();
   if (wait) request.on_replayed = [replayed] { replayed->set_value(); };
   absl::StatusOr<AttachmentId> id = pager_->Attach(std::move(request));
-  if (id.ok() && wait) {
-    replayed->get_future().wait_for(absl::ToChronoMilliseconds(options_.replay_wait));
-  }
+  if (id.ok() && wait) AwaitReplay(replayed->get_future(), job.peer);
   MutexLock lock(mu_);
   --attaching_;
   return id;
+}
+
+void HandoverWorkers::AwaitReplay(std::future<void> replayed, const PeerProcess& peer) {
+  constexpr auto kLook = std::chrono::milliseconds(50);
+  const auto patience_ends = Clock::now() + absl::ToChronoNanoseconds(options_.replay_wait);
+  while (replayed.wait_for(kLook) != std::future_status::ready) {
+    if (Clock::now() >= patience_ends || peer.HasEnded()) return;
+    MutexLock lock(mu_);
+    if (stopped_) return;
+  }
 }
 
 void HandoverWorkers::PrepareWorkingSet(AttachRequest* request) const {

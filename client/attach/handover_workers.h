@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <functional>
+#include <future>
 #include <list>
 #include <optional>
 #include <string>
@@ -95,6 +96,8 @@ class HandoverWorkers {
   std::optional<HandoverOutcome> Work(HandoverJob& job);
   std::optional<HandoverOutcome> Handover(HandoverJob& job);
   absl::StatusOr<AttachmentId> Attach(HandoverJob& job, std::shared_ptr<PageSource> source);
+  // Waits until the working set is in place, but not longer than somebody is there who cares.
+  void AwaitReplay(std::future<void> replayed, const PeerProcess& peer);
   // Has the working set recorded or replayed, as the request's options say.
   void PrepareWorkingSet(AttachRequest* request) const;
   HandoverOutcome Fail(const HandoverJob& job, const absl::Status& status) const;
