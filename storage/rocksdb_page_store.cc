@@ -32,10 +32,12 @@ namespace {
 
 using Change = std::function<rocksdb::Status()>;
 
-// Fewer pages are looked up one by one, more are read by an iterator.
-constexpr uint64_t kIterateFromPages = 8;
-// What an iterator reads from a file at once, at most.
-constexpr uint64_t kMaxReadaheadPages = 256;
+// Fewer pages are looked up together, which asks the filters of each file; more are read by an
+// iterator, which looks into every file, but costs less for a page that is there.
+constexpr uint64_t kIterateFromPages = 32;
+// What an iterator reads from a file at once, at most. More gains no more where one file holds the
+// run, and wastes reads where each of several holds a few pages of it, as after random writes.
+constexpr uint64_t kMaxReadaheadPages = 8;
 // Longer ranges are deleted by one range tombstone, which every later read of the layer has to look
 // at until a compaction removes it; shorter ones by a tombstone for each page.
 constexpr uint64_t kRangeTombstoneFromPages = 4096;
@@ -272,8 +274,8 @@ absl::Status RocksDbPageStore::ReadMany(LayerId layer, PageRange range, Visitor 
   rocksdb::ReadOptions options;
   options.iterate_upper_bound = &upper;
   options.fill_cache = false;  // a long run would push the index out
-  // One read of the file instead of one for each block: 1.2 of 4.7 us that the server needs for a
-  // page of a run of 64. Blocks have a few bytes more than their page.
+  // One read of the file instead of one for each block. Blocks have a few bytes more than their
+  // page.
   options.readahead_size =
       std::min(range.count.raw(), kMaxReadaheadPages) * (kPageSize + kPageSize / 32);
   const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options, pages_));
