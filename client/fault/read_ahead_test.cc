@@ -15,7 +15,6 @@ namespace faultline {
 namespace {
 
 using testing::ElementsAre;
-using testing::IsEmpty;
 
 constexpr uint64_t kBase = 0x100000;
 constexpr uint64_t P = kPageSize;
@@ -180,7 +179,7 @@ TEST_F(ReadAheadTest, StagedPagesThatMakeRoomAreReportedAsWaste) {
   Touch({0});
   Touch({1000});
   Touch({2000});
-  EXPECT_THAT(prefetcher_->waste, IsEmpty());
+  EXPECT_TRUE(prefetcher_->waste.empty());
   Touch({3000});
   EXPECT_THAT(prefetcher_->waste, ElementsAre(1, 2));
   EXPECT_EQ(memory_->counters.prefetch_waste, 2u);
@@ -197,7 +196,7 @@ TEST_F(ReadAheadTest, AfterStopNothingIsFetchedAhead) {
   prefetcher_->guesses[5] = {{Pages(6, 2), Placement::kMapped}};
   fetcher_->Stop();
   Touch({5});
-  EXPECT_THAT(source_->fetched(), IsEmpty());
+  EXPECT_TRUE(source_->fetched().empty());
 }
 
 }  // namespace

@@ -8,7 +8,6 @@ namespace faultline {
 namespace {
 
 using testing::ElementsAre;
-using testing::IsEmpty;
 
 class StrideWalkTest : public testing::Test {
  protected:
@@ -35,8 +34,8 @@ class StrideWalkTest : public testing::Test {
 TEST_F(StrideWalkTest, FirstWindowIsStagedAndHasToBeUsedUp) {
   StrideWalk walk(PageIndex(10), 1, 64, &ahead_);
   EXPECT_THAT(Guessed(), ElementsAre("11+4s"));
-  EXPECT_THAT(Touch(&walk, 11), IsEmpty());
-  EXPECT_THAT(Touch(&walk, 13), IsEmpty());
+  EXPECT_TRUE(Touch(&walk, 11).empty());
+  EXPECT_TRUE(Touch(&walk, 13).empty());
   EXPECT_THAT(Touch(&walk, 14), ElementsAre("15+1s", "16+7m"));
 }
 
@@ -46,7 +45,7 @@ TEST_F(StrideWalkTest, MarkerHasTheNextWindowsGuessedWhileItsOwnIsUsed) {
   EXPECT_THAT(Touch(&walk, 4), ElementsAre("5+1s", "6+7m"));
   EXPECT_THAT(Touch(&walk, 5), ElementsAre("13+1s", "14+15m", "29+1s", "30+15m"));
   EXPECT_THAT(Touch(&walk, 13), ElementsAre("45+1s", "46+31m"));
-  EXPECT_THAT(Touch(&walk, 20), IsEmpty());
+  EXPECT_TRUE(Touch(&walk, 20).empty());
 }
 
 TEST_F(StrideWalkTest, WindowsStopGrowingAtTheirBound) {
