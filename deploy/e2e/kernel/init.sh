@@ -5,7 +5,7 @@
 # The first process of run-in-vm's virtual machine: makes the usual file systems, runs /vm/command
 # and switches the machine off. The serial ports: ttyS0 is the kernel's console, ttyS1 and ttyS2 are
 # the command's stdout and stderr, ttyS3 gets its exit status.
-export PATH=/bin:/busybox HOME=/root TERM=dumb TMPDIR=/tmp LC_ALL=C
+export PATH=/bin:/busybox HOME=/root TERM=dumb TMPDIR=/var/tmp LC_ALL=C
 /busybox/busybox mkdir -p /proc /sys /dev /tmp /var/tmp /run /root
 /busybox/busybox mount -t proc proc /proc
 /busybox/busybox --install -s /busybox
@@ -15,8 +15,10 @@ mount -t devtmpfs devtmpfs /dev
 mkdir -p /dev/shm /dev/pts
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
-mount -t tmpfs tmpfs /tmp
-mount -o bind /tmp /var/tmp
+# Mounted over nothing that a program was built below: its libraries may lie there.
+mkdir -p /scratch
+mount -t tmpfs tmpfs /scratch
+mount -o bind /scratch /var/tmp
 ln -s /proc/self/fd /dev/fd
 ip link set lo up
 
