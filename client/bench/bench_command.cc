@@ -21,6 +21,7 @@
 #include "client/bench/benchmark.h"
 #include "client/bench/gnuplot.h"
 #include "client/bench/plot.h"
+#include "client/bench/text_output.h"
 #include "client/cli/command.h"
 #include "client/cli/flags.h"
 #include "client/cli/print.h"
@@ -41,14 +42,6 @@ struct Flags {
   bool quick = false;
   std::string csv_path, plot_path;
 };
-
-absl::Status WriteFile(const std::string& path, const std::string& text) {
-  FILE* file = fopen(path.c_str(), "we");
-  bool written = file != nullptr && fwrite(text.data(), 1, text.size(), file) == text.size();
-  if (file != nullptr && fclose(file) != 0) written = false;
-  return written ? absl::OkStatus()
-                 : absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", path));
-}
 
 absl::Status RunAll(const Flags& flags, std::vector<bench::StandardRun> runs, OutputFormat output) {
   std::string terminal;
@@ -80,11 +73,12 @@ absl::Status RunAll(const Flags& flags, std::vector<bench::StandardRun> runs, Ou
   }
   if (output == OutputFormat::kJson) PrintJson(json.size() == 1 ? json[0] : json);
   if (!flags.csv_path.empty()) {
-    absl::Status status = WriteFile(flags.csv_path, bench::ReportsToCsv(reports));
+    absl::Status status = bench::WriteTextFile(flags.csv_path, bench::ReportsToCsv(reports));
     if (!status.ok()) return status;
   }
   if (flags.plot_path.empty()) return absl::OkStatus();
-  return bench::RunGnuplot(bench::ReportsToGnuplot(reports, machine, terminal, flags.plot_path));
+  return bench::RunGnuplot(bench::ReportsToGnuplot(reports, machine, terminal, flags.plot_path),
+                           flags.plot_path);
 }
 
 void AddCommonFlags(CLI::App* command, Flags* flags) {

@@ -37,16 +37,16 @@ absl::StatusOr<std::string> PlotTerminal(const std::string& path) {
   return svg ? "svg" : "pngcairo";
 }
 
-absl::Status RunGnuplot(const std::string& script) {
+absl::Status RunGnuplot(const std::string& script, const std::string& path) {
   FILE* gnuplot = popen("exec gnuplot", "we");
   if (gnuplot == nullptr) return absl::ErrnoToStatus(errno, "cannot start gnuplot");
   // What it has not read, pclose tells: gnuplot has ended with an error.
   static_cast<void>(fwrite(script.data(), 1, script.size(), gnuplot));
   const int status = pclose(gnuplot);
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return absl::OkStatus();
-  return absl::InternalError(
-      absl::StrCat("gnuplot has failed with the status ", status,
-                   "; it cannot write the plot, or does not understand the script"));
+  return absl::InternalError(absl::StrCat("gnuplot has failed with the status ", status,
+                                          "; it cannot write ", path,
+                                          ", or does not understand the script"));
 }
 
 std::string GnuplotQuoted(absl::string_view text) {

@@ -16,8 +16,8 @@ namespace faultline::bench {
 // .svg; FAILED_PRECONDITION, saying what to install, where gnuplot is not found.
 absl::StatusOr<std::string> PlotTerminal(const std::string& path);
 
-// Lets gnuplot do what `script` says.
-absl::Status RunGnuplot(const std::string& script);
+// Lets gnuplot do what `script` says, which draws into the file `path`.
+absl::Status RunGnuplot(const std::string& script, const std::string& path);
 
 // `text` as gnuplot reads it in double quotes.
 std::string GnuplotQuoted(absl::string_view text);

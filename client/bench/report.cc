@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "client/bench/statistics.h"
+#include "client/bench/text_output.h"
 
 namespace faultline::bench {
 namespace {
@@ -39,25 +40,6 @@ std::string Cell(const std::vector<double>& values) {
   const Spread spread = SpreadOf(values);
   return absl::StrCat(Number(spread.median), " [", Number(spread.min), "-", Number(spread.max),
                       "]");
-}
-
-// Columns as wide as their widest cell.
-std::string Align(const std::vector<std::vector<std::string>>& lines) {
-  std::vector<size_t> widths;
-  for (const auto& line : lines) {
-    widths.resize(std::max(widths.size(), line.size()));
-    for (size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], line[i].size());
-  }
-  std::string text;
-  for (const auto& line : lines) {
-    std::string formatted;
-    for (size_t i = 0; i < line.size(); ++i) {
-      absl::StrAppend(&formatted, "  ", line[i], std::string(widths[i] - line[i].size(), ' '));
-    }
-    formatted.erase(formatted.find_last_not_of(' ') + 1);
-    absl::StrAppend(&text, formatted, "\n");
-  }
-  return text;
 }
 
 nlohmann::ordered_json SpreadToJson(const std::vector<double>& values) {
@@ -142,7 +124,7 @@ std::string FormatReport(const Report& report, const Machine& machine) {
   }
   return absl::StrCat(report.benchmark, "\n  machine        ", machine.processor,
                       "\n  kernel         ", machine.kernel, "\n  configuration  ",
-                      report.configuration, "\n\n", Align(lines));
+                      report.configuration, "\n\n", AlignColumns(lines, SIZE_MAX, "  "));
 }
 
 nlohmann::ordered_json ReportToJson(const Report& report, const Machine& machine) {

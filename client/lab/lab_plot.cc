@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "client/bench/gnuplot.h"
 #include "client/lab/lab_result.h"
 
 namespace faultline {
@@ -17,11 +18,6 @@ namespace {
 
 constexpr absl::string_view kChunk = "4KiB";
 constexpr absl::string_view kMissing = "-";
-
-// As gnuplot reads it in double quotes.
-std::string Quoted(absl::string_view text) {
-  return absl::StrCat("\"", absl::StrReplaceAll(text, {{"\\", "\\\\"}, {"\"", "'"}}), "\"");
-}
 
 // The values of a key, in the order of their first row.
 std::vector<std::string> Values(const std::vector<LabRow>& rows, absl::string_view key) {
@@ -75,7 +71,8 @@ std::string BarsByOperation(const std::vector<LabRow>& rows, const std::string& 
   absl::StrAppend(&script, "EOD\nset style data histograms\nset xtics rotate by -20\nplot ");
   for (size_t i = first_condition; i < std::size(kConditions); ++i) {
     absl::StrAppend(&script, i == first_condition ? "" : ", ", "$", name, " using ",
-                    i - first_condition + 2, ":xtic(1) title ", Quoted(kConditions[i].title));
+                    i - first_condition + 2, ":xtic(1) title ",
+                    bench::GnuplotQuoted(kConditions[i].title));
   }
   return script + "\n";
 }
@@ -100,7 +97,7 @@ std::string LinesByThreads(const std::vector<LabRow>& rows) {
   absl::StrAppend(&script, "EOD\nset xtics norotate\nplot ");
   for (size_t i = 0; i < operations.size(); ++i) {
     absl::StrAppend(&script, i == 0 ? "" : ", ", "$scaling using ", i + 2,
-                    ":xtic(1) with linespoints title ", Quoted(operations[i]));
+                    ":xtic(1) with linespoints title ", bench::GnuplotQuoted(operations[i]));
   }
   return script + "\n";
 }
@@ -109,7 +106,7 @@ std::string ProtocolBars(const std::vector<LabRow>& rows) {
   const std::vector<std::string> monitors = Values(rows, "monitor");
   std::string script = "$protocol << EOD\n";
   for (const std::string& kernel : Values(rows, "kernel")) {
-    absl::StrAppend(&script, Quoted(kernel));
+    absl::StrAppend(&script, bench::GnuplotQuoted(kernel));
     for (const std::string& monitor : monitors) {
       absl::StrAppend(
           &script, " ", MedianOf(rows, {{"kernel", kernel}, {"monitor", monitor}}, "stale_percent"),
@@ -122,9 +119,10 @@ std::string ProtocolBars(const std::vector<LabRow>& rows) {
   absl::StrAppend(&script,
                   "set y2tics\nset y2label \"madvise p99, us\"\nset y2range [0:1<*]\nplot ");
   for (size_t i = 0; i < monitors.size(); ++i) {
-    absl::StrAppend(&script, i == 0 ? "" : ", ", "$protocol using ", 2 * i + 2, ":xtic(1) title ",
-                    Quoted(monitors[i] + ", stale"), ", $protocol using 0:", 2 * i + 3,
-                    " axes x1y2 with points pointsize 1.5 title ", Quoted(monitors[i] + ", p99"));
+    absl::StrAppend(
+        &script, i == 0 ? "" : ", ", "$protocol using ", 2 * i + 2, ":xtic(1) title ",
+        bench::GnuplotQuoted(monitors[i] + ", stale"), ", $protocol using 0:", 2 * i + 3,
+        " axes x1y2 with points pointsize 1.5 title ", bench::GnuplotQuoted(monitors[i] + ", p99"));
   }
   return script + "\n";
 }
@@ -139,9 +137,10 @@ std::string LabToGnuplot(const LabResult& result, absl::string_view terminal,
       "'\nset style fill solid 0.8\nset grid ytics\nset key outside below\nset yrange [0:1<*]\n",
       "set multiplot layout 2,2 title ",
       // Its processor's name may have an underscore, which would be a subscript.
-      Quoted(result.machine), " noenhanced\n");
+      bench::GnuplotQuoted(result.machine), " noenhanced\n");
   const auto panel = [&script](absl::string_view title, absl::string_view unit) {
-    absl::StrAppend(&script, "set title ", Quoted(title), "\nset ylabel ", Quoted(unit), "\n");
+    absl::StrAppend(&script, "set title ", bench::GnuplotQuoted(title), "\nset ylabel ",
+                    bench::GnuplotQuoted(unit), "\n");
   };
   if (!result.locks.empty()) {
     const std::string threads =

@@ -9,31 +9,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include "client/bench/text_output.h"
+
 namespace faultline {
 namespace {
 
 using Lines = std::vector<std::vector<std::string>>;
-
-// Columns as wide as their widest cell; the first `left` of them set to the left.
-std::string Align(const Lines& lines, size_t left) {
-  std::vector<size_t> widths;
-  for (const auto& line : lines) {
-    widths.resize(std::max(widths.size(), line.size()));
-    for (size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], line[i].size());
-  }
-  std::string text;
-  for (const auto& line : lines) {
-    std::string formatted;
-    for (size_t i = 0; i < line.size(); ++i) {
-      const std::string padding(widths[i] - line[i].size(), ' ');
-      absl::StrAppend(&formatted, i == 0 ? "" : "  ", i < left ? "" : padding, line[i],
-                      i < left ? padding : "");
-    }
-    formatted.erase(formatted.find_last_not_of(' ') + 1);
-    absl::StrAppend(&text, formatted, "\n");
-  }
-  return text;
-}
 
 std::string Count(double value) {
   if (value >= 1e6) return absl::StrFormat("%.2fM", value / 1e6);
@@ -79,7 +60,7 @@ std::string FormatLocks(const std::vector<LabRow>& rows) {
     }
     lines.push_back(std::move(line));
   }
-  return Align(lines, 6);
+  return bench::AlignColumns(lines, 6);
 }
 
 constexpr absl::string_view kHowToReadLocks =
@@ -106,7 +87,7 @@ std::string FormatProtocol(const std::vector<LabRow>& rows) {
                      Count(row.Sum("racing_fill_pages")), Count(row.Sum("refused_fills")),
                      Latency(row, "wait")});
   }
-  return Align(lines, 2);
+  return bench::AlignColumns(lines, 2);
 }
 
 constexpr absl::string_view kHowToReadProtocol =

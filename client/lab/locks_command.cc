@@ -3,11 +3,7 @@
 // The flags of `lab locks`, and what it gives out. Used by faultline and by faultline-lab.
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
-#include <absl/strings/str_split.h>
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -17,52 +13,11 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "client/bench/gnuplot.h"
+#include "client/bench/text_output.h"
 #include "client/lab/lab_locks.h"
 
 namespace faultline {
-namespace {
-
-absl::Status WriteFile(const std::string& path, const std::string& text) {
-  FILE* file = fopen(path.c_str(), "we");
-  bool written = file != nullptr && fwrite(text.data(), 1, text.size(), file) == text.size();
-  if (file != nullptr && fclose(file) != 0) written = false;
-  return written ? absl::OkStatus()
-                 : absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", path));
-}
-
-// gnuplot's name for the kind of file that `path` names.
-absl::StatusOr<std::string> PlotTerminal(const std::string& path) {
-  if (absl::EndsWith(path, ".svg")) return "svg";
-  if (absl::EndsWith(path, ".png")) return "pngcairo";
-  return absl::InvalidArgumentError(
-      absl::StrCat("--plot=", path, ": the name must end in .png or .svg"));
-}
-
-absl::Status CheckGnuplot() {
-  const char* path = getenv("PATH");
-  for (const auto directory : absl::StrSplit(path == nullptr ? "" : path, ':')) {
-    if (access(absl::StrCat(directory, "/gnuplot").c_str(), X_OK) == 0) return absl::OkStatus();
-  }
-  return absl::FailedPreconditionError(
-      "--plot needs gnuplot, which is not installed: install it (Debian: gnuplot-nox), or leave "
-      "--plot out and take --csv");
-}
-
-absl::Status Plot(const LabResult& result, const std::string& terminal, const std::string& path) {
-  const std::string script = LabToGnuplot(result, terminal, path);
-  FILE* gnuplot = popen("exec gnuplot", "we");
-  if (gnuplot == nullptr) return absl::ErrnoToStatus(errno, "cannot start gnuplot");
-  // What it has not read, pclose tells: gnuplot has ended with an error.
-  static_cast<void>(fwrite(script.data(), 1, script.size(), gnuplot));
-  const int status = pclose(gnuplot);
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("gnuplot has failed with the status ", status,
-                                          "; it cannot write ", path,
-                                          ", or does not understand the script"));
-}
-
-}  // namespace
-
 std::string ProtocolCsvPath(const std::string& csv_path) {
   const absl::string_view path = csv_path;
   return absl::EndsWith(path, ".csv")
@@ -113,10 +68,9 @@ void AddLocksFlags(CLI::App* app, LabOptions* options) {
 absl::Status LocksCommand(const LabOptions& options, LabOutput output) {
   std::string terminal;
   if (!options.plot_path.empty()) {
-    absl::StatusOr<std::string> found = PlotTerminal(options.plot_path);
+    absl::StatusOr<std::string> found = bench::PlotTerminal(options.plot_path);
     if (!found.ok()) return found.status();
     terminal = *std::move(found);
-    if (absl::Status status = CheckGnuplot(); !status.ok()) return status;
   }
   const bool shows_progress = isatty(STDERR_FILENO) == 1;
   const absl::StatusOr<LabResult> result = RunLocks(options, [&](size_t done, size_t all) {
@@ -128,16 +82,18 @@ absl::Status LocksCommand(const LabOptions& options, LabOutput output) {
   fwrite(text.data(), 1, text.size(), stdout);
   if (!options.csv_path.empty()) {
     if (!result->locks.empty()) {
-      absl::Status status = WriteFile(options.csv_path, RowsToCsv(result->locks));
+      absl::Status status = bench::WriteTextFile(options.csv_path, RowsToCsv(result->locks));
       if (!status.ok()) return status;
     }
     if (!result->protocol.empty()) {
       absl::Status status =
-          WriteFile(ProtocolCsvPath(options.csv_path), RowsToCsv(result->protocol));
+          bench::WriteTextFile(ProtocolCsvPath(options.csv_path), RowsToCsv(result->protocol));
       if (!status.ok()) return status;
     }
   }
-  if (!options.plot_path.empty()) return Plot(*result, terminal, options.plot_path);
+  if (!options.plot_path.empty()) {
+    return bench::RunGnuplot(LabToGnuplot(*result, terminal, options.plot_path), options.plot_path);
+  }
   return absl::OkStatus();
 }
 
