@@ -9,82 +9,83 @@
 
 #include "server/export_call.h"
 #include "server/import_call.h"
-#include "server/unary_call.h"
+#include "server/unary_method.h"
 #include "server/volume_message.h"
 
 namespace faultline {
 
-grpc::ServerUnaryReactor* AdminService::CreateVolume(grpc::CallbackServerContext*,
-                                                     const rpc::CreateVolumeRequest* request,
-                                                     rpc::Volume* response) {
-  return RunUnary(environment_.workers, environment_.calls, [this, request, response] {
-    VolumeCatalog& catalog = *environment_.catalog;
-    const absl::StatusOr<Durability> durability = ToDurability(request->durability());
-    if (!durability.ok()) return durability.status();
-    return FillVolume(catalog, catalog.Create(request->name(), request->size_bytes(), *durability),
-                      response);
-  });
+void AdminService::Serve(CallLoop* loop) {
+  const UnaryEnvironment unary{loop, environment_.workers, environment_.calls};
+  ServeChanges(unary);
+  ServeQueries(unary);
+  const TransferEnvironment transfer{loop, environment_.catalog, environment_.workers,
+                                     environment_.calls};
+  ServeImports(this, transfer);
+  ServeExports(this, transfer);
 }
 
-grpc::ServerUnaryReactor* AdminService::ListVolumes(grpc::CallbackServerContext*,
-                                                    const rpc::ListVolumesRequest*,
-                                                    rpc::ListVolumesResponse* response) {
-  return RunUnary(environment_.workers, environment_.calls, [this, response] {
-    const VolumeCatalog& catalog = *environment_.catalog;
-    for (const VolumeInfo& info : catalog.List()) {
-      absl::Status status = FillVolume(catalog, info, response->add_volumes());
-      if (!status.ok()) return status;
-    }
-    return absl::OkStatus();
-  });
+void AdminService::ServeChanges(const UnaryEnvironment& unary) {
+  VolumeCatalog& catalog = *environment_.catalog;
+  ServeUnary<AdminService, rpc::CreateVolumeRequest, rpc::Volume>(
+      unary, this, &AdminService::RequestCreateVolume,
+      [&catalog](const rpc::CreateVolumeRequest& request, rpc::Volume* response) {
+        const absl::StatusOr<Durability> durability = ToDurability(request.durability());
+        if (!durability.ok()) return durability.status();
+        return FillVolume(
+            catalog, catalog.Create(request.name(), request.size_bytes(), *durability), response);
+      });
+  ServeUnary<AdminService, rpc::SnapshotVolumeRequest, rpc::Volume>(
+      unary, this, &AdminService::RequestSnapshotVolume,
+      [&catalog](const rpc::SnapshotVolumeRequest& request, rpc::Volume* response) {
+        return FillVolume(catalog, catalog.Snapshot(request.volume(), request.snapshot()),
+                          response);
+      });
+  ServeUnary<AdminService, rpc::CloneVolumeRequest, rpc::Volume>(
+      unary, this, &AdminService::RequestCloneVolume,
+      [&catalog](const rpc::CloneVolumeRequest& request, rpc::Volume* response) {
+        return FillVolume(catalog, catalog.Clone(request.snapshot(), request.volume()), response);
+      });
+  ServeUnary<AdminService, rpc::TrimVolumeRequest, rpc::Volume>(
+      unary, this, &AdminService::RequestTrimVolume,
+      [this](const rpc::TrimVolumeRequest& request, rpc::Volume* response) {
+        return Trim(request, response);
+      });
+  ServeUnary<AdminService, rpc::DeleteVolumeRequest, rpc::DeleteVolumeResponse>(
+      unary, this, &AdminService::RequestDeleteVolume,
+      [&catalog](const rpc::DeleteVolumeRequest& request, rpc::DeleteVolumeResponse*) {
+        return catalog.Delete(request.name());
+      });
+  ServeUnary<AdminService, rpc::ClearWorkingSetRequest, rpc::ClearWorkingSetResponse>(
+      unary, this, &AdminService::RequestClearWorkingSet,
+      [&catalog](const rpc::ClearWorkingSetRequest& request, rpc::ClearWorkingSetResponse*) {
+        return catalog.ClearWorkingSet(request.name());
+      });
 }
 
-grpc::ServerUnaryReactor* AdminService::StatVolume(grpc::CallbackServerContext*,
-                                                   const rpc::StatVolumeRequest* request,
-                                                   rpc::Volume* response) {
-  return RunUnary(environment_.workers, environment_.calls, [this, request, response] {
-    const VolumeCatalog& catalog = *environment_.catalog;
-    const absl::StatusOr<std::shared_ptr<Volume>> volume = catalog.Find(request->name());
-    if (!volume.ok()) return volume.status();
-    return FillVolume(catalog, (*volume)->info(), response);
-  });
-}
-
-grpc::ServerReadReactor<rpc::ImportVolumeRequest>* AdminService::ImportVolume(
-    grpc::CallbackServerContext*, rpc::Volume* response) {
-  return StartImportCall({environment_.catalog, environment_.workers, environment_.calls},
-                         response);
-}
-
-grpc::ServerWriteReactor<rpc::ExportVolumeResponse>* AdminService::ExportVolume(
-    grpc::CallbackServerContext*, const rpc::ExportVolumeRequest* request) {
-  return StartExportCall({environment_.catalog, environment_.workers, environment_.calls},
-                         request->name());
-}
-
-grpc::ServerUnaryReactor* AdminService::SnapshotVolume(grpc::CallbackServerContext*,
-                                                       const rpc::SnapshotVolumeRequest* request,
-                                                       rpc::Volume* response) {
-  return RunUnary(environment_.workers, environment_.calls, [this, request, response] {
-    VolumeCatalog& catalog = *environment_.catalog;
-    return FillVolume(catalog, catalog.Snapshot(request->volume(), request->snapshot()), response);
-  });
-}
-
-grpc::ServerUnaryReactor* AdminService::CloneVolume(grpc::CallbackServerContext*,
-                                                    const rpc::CloneVolumeRequest* request,
-                                                    rpc::Volume* response) {
-  return RunUnary(environment_.workers, environment_.calls, [this, request, response] {
-    VolumeCatalog& catalog = *environment_.catalog;
-    return FillVolume(catalog, catalog.Clone(request->snapshot(), request->volume()), response);
-  });
-}
-
-grpc::ServerUnaryReactor* AdminService::TrimVolume(grpc::CallbackServerContext*,
-                                                   const rpc::TrimVolumeRequest* request,
-                                                   rpc::Volume* response) {
-  return RunUnary(environment_.workers, environment_.calls,
-                  [this, request, response] { return Trim(*request, response); });
+void AdminService::ServeQueries(const UnaryEnvironment& unary) {
+  const VolumeCatalog& catalog = *environment_.catalog;
+  ServeUnary<AdminService, rpc::ListVolumesRequest, rpc::ListVolumesResponse>(
+      unary, this, &AdminService::RequestListVolumes,
+      [&catalog](const rpc::ListVolumesRequest&, rpc::ListVolumesResponse* response) {
+        for (const VolumeInfo& info : catalog.List()) {
+          absl::Status status = FillVolume(catalog, info, response->add_volumes());
+          if (!status.ok()) return status;
+        }
+        return absl::OkStatus();
+      });
+  ServeUnary<AdminService, rpc::StatVolumeRequest, rpc::Volume>(
+      unary, this, &AdminService::RequestStatVolume,
+      [&catalog](const rpc::StatVolumeRequest& request, rpc::Volume* response) {
+        const absl::StatusOr<std::shared_ptr<Volume>> volume = catalog.Find(request.name());
+        if (!volume.ok()) return volume.status();
+        return FillVolume(catalog, (*volume)->info(), response);
+      });
+  ServeUnary<AdminService, rpc::GetServerStatusRequest, rpc::ServerStatus>(
+      unary, this, &AdminService::RequestGetServerStatus,
+      [this](const rpc::GetServerStatusRequest&, rpc::ServerStatus* response) {
+        FillStatus(response);
+        return absl::OkStatus();
+      });
 }
 
 absl::Status AdminService::Trim(const rpc::TrimVolumeRequest& request,
@@ -112,30 +113,6 @@ absl::Status AdminService::Trim(const rpc::TrimVolumeRequest& request,
   }
   if (absl::Status status = (*volume)->Trim(range); !status.ok()) return status;
   return FillVolume(*environment_.catalog, (*volume)->info(), response);
-}
-
-grpc::ServerUnaryReactor* AdminService::DeleteVolume(grpc::CallbackServerContext*,
-                                                     const rpc::DeleteVolumeRequest* request,
-                                                     rpc::DeleteVolumeResponse*) {
-  return RunUnary(environment_.workers, environment_.calls,
-                  [this, request] { return environment_.catalog->Delete(request->name()); });
-}
-
-grpc::ServerUnaryReactor* AdminService::ClearWorkingSet(grpc::CallbackServerContext*,
-                                                        const rpc::ClearWorkingSetRequest* request,
-                                                        rpc::ClearWorkingSetResponse*) {
-  return RunUnary(environment_.workers, environment_.calls, [this, request] {
-    return environment_.catalog->ClearWorkingSet(request->name());
-  });
-}
-
-grpc::ServerUnaryReactor* AdminService::GetServerStatus(grpc::CallbackServerContext*,
-                                                        const rpc::GetServerStatusRequest*,
-                                                        rpc::ServerStatus* response) {
-  return RunUnary(environment_.workers, environment_.calls, [this, response] {
-    FillStatus(response);
-    return absl::OkStatus();
-  });
 }
 
 void AdminService::FillStatus(rpc::ServerStatus* response) const {

@@ -10,16 +10,18 @@
 #include <string>
 
 #include "proto/admin.grpc.pb.h"
+#include "server/call_loop.h"
 #include "server/call_set.h"
 #include "server/counters.h"
 #include "server/page_window.h"
+#include "server/unary_method.h"
 #include "server/worker_pool.h"
 #include "storage/volume_catalog.h"
 
 namespace faultline {
 
 // Thread-safe. Everything is borrowed and must outlive the service and its calls.
-class AdminService final : public rpc::AdminService::CallbackService {
+class AdminService final : public rpc::AdminService::AsyncService {
  public:
   struct Environment {
     VolumeCatalog* catalog;
@@ -33,39 +35,14 @@ class AdminService final : public rpc::AdminService::CallbackService {
 
   explicit AdminService(Environment environment) : environment_(std::move(environment)) {}
 
-  grpc::ServerUnaryReactor* CreateVolume(grpc::CallbackServerContext* context,
-                                         const rpc::CreateVolumeRequest* request,
-                                         rpc::Volume* response) override;
-  grpc::ServerUnaryReactor* ListVolumes(grpc::CallbackServerContext* context,
-                                        const rpc::ListVolumesRequest* request,
-                                        rpc::ListVolumesResponse* response) override;
-  grpc::ServerUnaryReactor* StatVolume(grpc::CallbackServerContext* context,
-                                       const rpc::StatVolumeRequest* request,
-                                       rpc::Volume* response) override;
-  grpc::ServerReadReactor<rpc::ImportVolumeRequest>* ImportVolume(
-      grpc::CallbackServerContext* context, rpc::Volume* response) override;
-  grpc::ServerWriteReactor<rpc::ExportVolumeResponse>* ExportVolume(
-      grpc::CallbackServerContext* context, const rpc::ExportVolumeRequest* request) override;
-  grpc::ServerUnaryReactor* SnapshotVolume(grpc::CallbackServerContext* context,
-                                           const rpc::SnapshotVolumeRequest* request,
-                                           rpc::Volume* response) override;
-  grpc::ServerUnaryReactor* CloneVolume(grpc::CallbackServerContext* context,
-                                        const rpc::CloneVolumeRequest* request,
-                                        rpc::Volume* response) override;
-  grpc::ServerUnaryReactor* TrimVolume(grpc::CallbackServerContext* context,
-                                       const rpc::TrimVolumeRequest* request,
-                                       rpc::Volume* response) override;
-  grpc::ServerUnaryReactor* DeleteVolume(grpc::CallbackServerContext* context,
-                                         const rpc::DeleteVolumeRequest* request,
-                                         rpc::DeleteVolumeResponse* response) override;
-  grpc::ServerUnaryReactor* ClearWorkingSet(grpc::CallbackServerContext* context,
-                                            const rpc::ClearWorkingSetRequest* request,
-                                            rpc::ClearWorkingSetResponse* response) override;
-  grpc::ServerUnaryReactor* GetServerStatus(grpc::CallbackServerContext* context,
-                                            const rpc::GetServerStatusRequest* request,
-                                            rpc::ServerStatus* response) override;
+  // Begins to take calls, on `loop`, which is borrowed. REQUIRES: the server that the service is
+  // registered with has started. Call once.
+  void Serve(CallLoop* loop);
 
  private:
+  void ServeChanges(const UnaryEnvironment& unary);
+  void ServeQueries(const UnaryEnvironment& unary);
+
   absl::Status Trim(const rpc::TrimVolumeRequest& request, rpc::Volume* response) const;
   void FillStatus(rpc::ServerStatus* response) const;
 

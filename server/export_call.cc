@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "proto/page_batch.h"
+#include "server/async_call.h"
 #include "server/rpc_status.h"
 #include "server/unary_call.h"
 
@@ -19,34 +20,38 @@ constexpr size_t kBatchBytes = size_t{1} << 20;
 constexpr PageCount kFewPages(1024);
 constexpr PageCount kManyPages(uint64_t{1} << 20);
 
-// Owned by gRPC from the moment it is returned to it; deletes itself at the end. Either a write or
-// a task is under way, never both, so there is nothing to lock.
-class ExportCall final : public grpc::ServerWriteReactor<rpc::ExportVolumeResponse>,
-                         private CallSet::Call {
+// Owns itself, see AsyncCall. Either a write or a task is under way, never both, so there is
+// nothing to lock.
+class ExportCall final : public AsyncCall, private CallSet::Call {
  public:
-  ExportCall(const TransferEnvironment& environment, std::string name)
-      : environment_(environment), name_(std::move(name)) {}
+  ExportCall(rpc::AdminService::AsyncService* service, const TransferEnvironment& environment)
+      : AsyncCall(environment.loop), service_(service), environment_(environment) {}
 
-  void Start() {
+ private:
+  void AskForCall(CallLoop::Event* event) override {
+    service_->RequestExportVolume(context(), &request_, &rpc_, queue(), queue(), event);
+  }
+
+  void OnCall() override {
+    (new ExportCall(service_, environment_))->AwaitCall();
     if (environment_.calls->Add(this)) {
       SubmitNext();
     } else {
-      Finish(ToRpcStatus(DrainingError()));
+      EndWith(DrainingError());
     }
   }
 
- private:
   void SubmitNext() {
     if (!environment_.workers->Submit([this] { SendNext(); })) {
-      Finish(ToRpcStatus(TooManyCallsError()));
+      EndWith(TooManyCallsError());
     }
   }
 
   void SendNext() {
     if (volume_ == nullptr) {
-      absl::StatusOr<std::shared_ptr<Volume>> volume = environment_.catalog->Find(name_);
+      absl::StatusOr<std::shared_ptr<Volume>> volume = environment_.catalog->Find(request_.name());
       if (!volume.ok()) {
-        Finish(ToRpcStatus(volume.status()));
+        EndWith(volume.status());
         return;
       }
       volume_ = *std::move(volume);
@@ -56,11 +61,12 @@ class ExportCall final : public grpc::ServerWriteReactor<rpc::ExportVolumeRespon
     }
     response_.mutable_batch()->Clear();
     if (absl::Status status = FillBatch(); !status.ok()) {
-      Finish(ToRpcStatus(status));
+      EndWith(status);
     } else if (next_ == end_) {
-      StartWriteAndFinish(&response_, grpc::WriteOptions(), grpc::Status::OK);
+      rpc_.WriteAndFinish(response_, grpc::WriteOptions(), grpc::Status::OK, &finish_done_);
     } else {
-      StartWrite(&response_);
+      Hold();
+      rpc_.Write(response_, &write_done_);
     }
   }
 
@@ -89,35 +95,41 @@ class ExportCall final : public grpc::ServerWriteReactor<rpc::ExportVolumeRespon
     return status;
   }
 
-  void OnWriteDone(bool ok) override {
+  void OnWriteDone(bool ok) {
     if (ok) {
       SubmitNext();
     } else {
-      Finish(ToRpcStatus(absl::CancelledError("the client went away")));
+      EndWith(absl::CancelledError("the client went away"));
     }
   }
+
+  void EndWith(const absl::Status& status) { rpc_.Finish(ToRpcStatus(status), &finish_done_); }
+
+  void OnFinishDone(bool) {}
 
   void OnDone() override {
     environment_.calls->Remove(this);
     delete this;
   }
 
+  rpc::AdminService::AsyncService* const service_;
   const TransferEnvironment environment_;
-  const std::string name_;
+  rpc::ExportVolumeRequest request_;
   std::shared_ptr<Volume> volume_;
   PageIndex next_;
   PageIndex end_;
   PageCount ahead_ = kFewPages;
   rpc::ExportVolumeResponse response_;
+  grpc::ServerAsyncWriter<rpc::ExportVolumeResponse> rpc_{context()};
+  Then<ExportCall, &ExportCall::OnWriteDone> write_done_{this};
+  Then<ExportCall, &ExportCall::OnFinishDone> finish_done_{this};
 };
 
 }  // namespace
 
-grpc::ServerWriteReactor<rpc::ExportVolumeResponse>* StartExportCall(
-    const TransferEnvironment& environment, std::string name) {
-  auto* call = new ExportCall(environment, std::move(name));
-  call->Start();
-  return call;
+void ServeExports(rpc::AdminService::AsyncService* service,
+                  const TransferEnvironment& environment) {
+  (new ExportCall(service, environment))->AwaitCall();
 }
 
 }  // namespace faultline

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "proto/page_batch.h"
+#include "server/async_call.h"
 #include "server/rpc_status.h"
 #include "server/unary_call.h"
 #include "server/volume_message.h"
@@ -119,24 +120,36 @@ class ImportSteps {
   bool committed_ = false;
 };
 
-// Owned by gRPC from the moment it is returned to it; deletes itself at the end. Either a read or a
-// task is under way, never both, so there is nothing to lock.
-class ImportCall final : public grpc::ServerReadReactor<rpc::ImportVolumeRequest>,
-                         private CallSet::Call {
+// Owns itself, see AsyncCall. Either a read or a task is under way, never both, so there is nothing
+// to lock.
+class ImportCall final : public AsyncCall, private CallSet::Call {
  public:
-  ImportCall(const TransferEnvironment& environment, rpc::Volume* response)
-      : environment_(environment), steps_(environment.catalog, response) {}
+  ImportCall(rpc::AdminService::AsyncService* service, const TransferEnvironment& environment)
+      : AsyncCall(environment.loop),
+        service_(service),
+        environment_(environment),
+        steps_(environment.catalog, &response_) {}
 
-  void Start() {
+ private:
+  void AskForCall(CallLoop::Event* event) override {
+    service_->RequestImportVolume(context(), &rpc_, queue(), queue(), event);
+  }
+
+  void OnCall() override {
+    (new ImportCall(service_, environment_))->AwaitCall();
     if (environment_.calls->Add(this)) {
-      StartRead(&request_);
+      StartRead();
     } else {
-      Finish(ToRpcStatus(DrainingError()));
+      EndWith(DrainingError());
     }
   }
 
- private:
-  void OnReadDone(bool ok) override {
+  void StartRead() {
+    Hold();
+    rpc_.Read(&request_, &read_done_);
+  }
+
+  void OnReadDone(bool ok) {
     // Also what an import leaves behind is cleared away by a worker.
     if (!environment_.workers->Submit([this, ok] { ok ? TakeMessage() : EndOfMessages(); })) {
       EndWith(TooManyCallsError());
@@ -149,7 +162,7 @@ class ImportCall final : public grpc::ServerReadReactor<rpc::ImportVolumeRequest
     } else if (steps_.committed()) {
       EndWith(absl::OkStatus());
     } else {
-      StartRead(&request_);
+      StartRead();
     }
   }
 
@@ -157,26 +170,35 @@ class ImportCall final : public grpc::ServerReadReactor<rpc::ImportVolumeRequest
 
   void EndWith(const absl::Status& status) {
     steps_.Drop();
-    Finish(ToRpcStatus(status));
+    if (status.ok()) {
+      rpc_.Finish(response_, grpc::Status::OK, &finish_done_);
+    } else {
+      rpc_.FinishWithError(ToRpcStatus(status), &finish_done_);
+    }
   }
+
+  void OnFinishDone(bool) {}
 
   void OnDone() override {
     environment_.calls->Remove(this);
     delete this;
   }
 
+  rpc::AdminService::AsyncService* const service_;
   const TransferEnvironment environment_;
+  rpc::Volume response_;
   ImportSteps steps_;
   rpc::ImportVolumeRequest request_;
+  grpc::ServerAsyncReader<rpc::Volume, rpc::ImportVolumeRequest> rpc_{context()};
+  Then<ImportCall, &ImportCall::OnReadDone> read_done_{this};
+  Then<ImportCall, &ImportCall::OnFinishDone> finish_done_{this};
 };
 
 }  // namespace
 
-grpc::ServerReadReactor<rpc::ImportVolumeRequest>* StartImportCall(
-    const TransferEnvironment& environment, rpc::Volume* response) {
-  auto* call = new ImportCall(environment, response);
-  call->Start();
-  return call;
+void ServeImports(rpc::AdminService::AsyncService* service,
+                  const TransferEnvironment& environment) {
+  (new ImportCall(service, environment))->AwaitCall();
 }
 
 }  // namespace faultline

@@ -11,7 +11,7 @@
 
 #include "proto/page_batch.h"
 #include "server/fetch_answer.h"
-#include "server/unary_call.h"
+#include "server/unary_method.h"
 #include "server/working_set_call.h"
 
 namespace faultline {
@@ -141,13 +141,24 @@ class FailedFetch final : public StreamRequest {
 
 class FetchStream final : public PageStream {
  public:
-  explicit FetchStream(const PageService::Environment& environment)
-      : PageStream(environment.streams), environment_(environment) {
-    environment_.counters->fetch_streams.Add(1);
-  }
-  ~FetchStream() override { environment_.counters->fetch_streams.Subtract(1); }
+  FetchStream(PageService* service, const PageService::Environment& environment)
+      : PageStream(environment.streams), service_(service), environment_(environment) {}
 
  private:
+  ~FetchStream() override {
+    if (is_open_) environment_.counters->fetch_streams.Subtract(1);
+  }
+
+  void AskForCall(CallLoop::Event* event) override {
+    service_->RequestFetch(context(), rpc(), queue(), queue(), event);
+  }
+
+  void OnOpen() override {
+    (new FetchStream(service_, environment_))->AwaitCall();
+    is_open_ = true;
+    environment_.counters->fetch_streams.Add(1);
+  }
+
   absl::StatusOr<std::unique_ptr<StreamRequest>> Parse(grpc::ByteBuffer* message) override {
     rpc::FetchRequest request;
     if (absl::Status status = ParseMessage(message, &request); !status.ok()) return status;
@@ -177,7 +188,9 @@ class FetchStream final : public PageStream {
     return volume;
   }
 
+  PageService* const service_;
   const PageService::Environment& environment_;
+  bool is_open_ = false;
   // Used by Parse() only.
   std::vector<std::pair<uint64_t, std::shared_ptr<Volume>>> volumes_;
 };
@@ -293,13 +306,24 @@ class WriteOfPages final : public StreamRequest {
 
 class WriteStream final : public PageStream {
  public:
-  explicit WriteStream(const PageService::Environment& environment)
-      : PageStream(environment.streams), environment_(environment) {
-    environment_.counters->write_streams.Add(1);
-  }
-  ~WriteStream() override { environment_.counters->write_streams.Subtract(1); }
+  WriteStream(PageService* service, const PageService::Environment& environment)
+      : PageStream(environment.streams), service_(service), environment_(environment) {}
 
  private:
+  ~WriteStream() override {
+    if (is_open_) environment_.counters->write_streams.Subtract(1);
+  }
+
+  void AskForCall(CallLoop::Event* event) override {
+    service_->RequestWrite(context(), rpc(), queue(), queue(), event);
+  }
+
+  void OnOpen() override {
+    (new WriteStream(service_, environment_))->AwaitCall();
+    is_open_ = true;
+    environment_.counters->write_streams.Add(1);
+  }
+
   absl::StatusOr<std::unique_ptr<StreamRequest>> Parse(grpc::ByteBuffer* message) override {
     // Parsed by a worker: it copies every page. What counts here is the memory.
     const uint64_t pages = PageCount::CoveringBytes(message->Length()).raw();
@@ -308,7 +332,9 @@ class WriteStream final : public PageStream {
                                           environment_);
   }
 
+  PageService* const service_;
   const PageService::Environment& environment_;
+  bool is_open_ = false;
 };
 
 absl::Status Open(VolumeCatalog& catalog, const rpc::OpenVolumeRequest& request,
@@ -334,48 +360,29 @@ absl::Status Open(VolumeCatalog& catalog, const rpc::OpenVolumeRequest& request,
 
 }  // namespace
 
-grpc::ServerUnaryReactor* PageService::OpenVolume(grpc::CallbackServerContext*,
-                                                  const rpc::OpenVolumeRequest* request,
-                                                  rpc::OpenVolumeResponse* response) {
-  // A new epoch is synced to the disk.
-  return RunUnary(environment_.control_workers, environment_.streams.calls,
-                  [this, request, response] {
-                    response->set_max_pages_per_request(
-                        static_cast<uint32_t>(environment_.max_pages_per_request));
-                    return Open(*environment_.catalog, *request, response);
-                  });
-}
-
-grpc::ServerUnaryReactor* PageService::GetWorkingSet(grpc::CallbackServerContext*,
-                                                     const rpc::GetWorkingSetRequest* request,
-                                                     rpc::GetWorkingSetResponse* response) {
-  return RunUnary(environment_.control_workers, environment_.streams.calls,
-                  [this, request, response] {
-                    return faultline::GetWorkingSet(*environment_.catalog, *request, response);
-                  });
-}
-
-grpc::ServerUnaryReactor* PageService::MergeWorkingSet(grpc::CallbackServerContext*,
-                                                       const rpc::MergeWorkingSetRequest* request,
-                                                       rpc::MergeWorkingSetResponse* response) {
-  return RunUnary(environment_.control_workers, environment_.streams.calls,
-                  [this, request, response] {
-                    return faultline::MergeWorkingSet(*environment_.catalog, *request, response);
-                  });
-}
-
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* PageService::Fetch(
-    grpc::CallbackServerContext*) {
-  auto* stream = new FetchStream(environment_);
-  stream->Start();
-  return stream;
-}
-
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* PageService::Write(
-    grpc::CallbackServerContext*) {
-  auto* stream = new WriteStream(environment_);
-  stream->Start();
-  return stream;
+void PageService::Serve() {
+  const UnaryEnvironment unary{environment_.streams.loop, environment_.control_workers,
+                               environment_.streams.calls};
+  ServeUnary<PageService, rpc::OpenVolumeRequest, rpc::OpenVolumeResponse>(
+      unary, this, &PageService::RequestOpenVolume,
+      // A new epoch is synced to the disk.
+      [this](const rpc::OpenVolumeRequest& request, rpc::OpenVolumeResponse* response) {
+        response->set_max_pages_per_request(
+            static_cast<uint32_t>(environment_.max_pages_per_request));
+        return Open(*environment_.catalog, request, response);
+      });
+  ServeUnary<PageService, rpc::GetWorkingSetRequest, rpc::GetWorkingSetResponse>(
+      unary, this, &PageService::RequestGetWorkingSet,
+      [this](const rpc::GetWorkingSetRequest& request, rpc::GetWorkingSetResponse* response) {
+        return faultline::GetWorkingSet(*environment_.catalog, request, response);
+      });
+  ServeUnary<PageService, rpc::MergeWorkingSetRequest, rpc::MergeWorkingSetResponse>(
+      unary, this, &PageService::RequestMergeWorkingSet,
+      [this](const rpc::MergeWorkingSetRequest& request, rpc::MergeWorkingSetResponse* response) {
+        return faultline::MergeWorkingSet(*environment_.catalog, request, response);
+      });
+  (new FetchStream(this, environment_))->AwaitCall();
+  (new WriteStream(this, environment_))->AwaitCall();
 }
 
 }  // namespace faultline

@@ -16,12 +16,15 @@
 namespace faultline {
 
 // Thread-safe. Everything is borrowed and must outlive the service and its calls.
+//
+// Fetch and Write take raw messages, so that one that cannot be parsed is told from the end of the
+// stream, and so that answers are serialised by workers.
 class PageService final
-    : public rpc::PageService::WithCallbackMethod_OpenVolume<
-          rpc::PageService::WithCallbackMethod_GetWorkingSet<
-              rpc::PageService::WithCallbackMethod_MergeWorkingSet<
-                  rpc::PageService::WithRawCallbackMethod_Fetch<
-                      rpc::PageService::WithRawCallbackMethod_Write<rpc::PageService::Service>>>>> {
+    : public rpc::PageService::WithAsyncMethod_OpenVolume<
+          rpc::PageService::WithAsyncMethod_GetWorkingSet<
+              rpc::PageService::WithAsyncMethod_MergeWorkingSet<
+                  rpc::PageService::WithRawMethod_Fetch<
+                      rpc::PageService::WithRawMethod_Write<rpc::PageService::Service>>>>> {
  public:
   struct Environment {
     VolumeCatalog* catalog;
@@ -33,21 +36,9 @@ class PageService final
 
   explicit PageService(const Environment& environment) : environment_(environment) {}
 
-  grpc::ServerUnaryReactor* OpenVolume(grpc::CallbackServerContext* context,
-                                       const rpc::OpenVolumeRequest* request,
-                                       rpc::OpenVolumeResponse* response) override;
-  grpc::ServerUnaryReactor* GetWorkingSet(grpc::CallbackServerContext* context,
-                                          const rpc::GetWorkingSetRequest* request,
-                                          rpc::GetWorkingSetResponse* response) override;
-  grpc::ServerUnaryReactor* MergeWorkingSet(grpc::CallbackServerContext* context,
-                                            const rpc::MergeWorkingSetRequest* request,
-                                            rpc::MergeWorkingSetResponse* response) override;
-  // Raw messages, so that one that cannot be parsed is told from the end of the stream, and so that
-  // answers are serialised by workers.
-  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Fetch(
-      grpc::CallbackServerContext* context) override;
-  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Write(
-      grpc::CallbackServerContext* context) override;
+  // Begins to take calls. REQUIRES: the server that the service is registered with has started.
+  // Call once.
+  void Serve();
 
  private:
   const Environment environment_;

@@ -7,7 +7,9 @@
 #include "server/unary_call.h"
 
 namespace faultline {
-void PageStream::Start() {
+
+void PageStream::OnCall() {
+  OnOpen();
   const bool added = environment_.calls->Add(this);
   bool finish = false;
   {
@@ -19,7 +21,7 @@ void PageStream::Start() {
       finish = TakeFinish();
     }
   }
-  if (finish) Finish();
+  if (finish) FinishWithStatus();
 }
 
 void PageStream::ReadNext() {
@@ -45,7 +47,7 @@ void PageStream::OnReadDone(bool ok) {
     finish = TakeFinish();
   }
   if (begun != nullptr) Dispatch(std::move(begun));
-  if (finish) Finish();
+  if (finish) FinishWithStatus();
 }
 
 bool PageStream::Admit() {
@@ -81,7 +83,7 @@ void PageStream::OnAdmitted() {
   }
   PageWindow* const window = environment_.window;
   if (begun != nullptr) Dispatch(std::move(begun));
-  if (finish) Finish();
+  if (finish) FinishWithStatus();
   if (unused > 0) window->Give(unused);
 }
 
@@ -115,7 +117,7 @@ void PageStream::Dispatch(std::unique_ptr<StreamRequest> request) {
     ReadNext();
     finish = TakeFinish();
   }
-  if (finish) Finish();
+  if (finish) FinishWithStatus();
 }
 
 void PageStream::Deliver(uint64_t pages, const absl::Status& status, grpc::ByteBuffer* answer) {
@@ -145,8 +147,8 @@ void PageStream::Deliver(uint64_t pages, const absl::Status& status, grpc::ByteB
       sending_.pages = pages;
     }
   }
-  if (write) StartWrite(&sending_.message);
-  if (finish) Finish();
+  if (write) StartWrite(sending_.message);
+  if (finish) FinishWithStatus();
   if (unused > 0) window->Give(unused);
 }
 
@@ -173,10 +175,10 @@ void PageStream::OnWriteDone(bool ok) {
     if (next_ != nullptr && !in_window_ && Admit()) begun = Begin();
     finish = TakeFinish();
   }
-  if (write) StartWrite(&sending_.message);
+  if (write) StartWrite(sending_.message);
   environment_.window->Give(unused);
   if (begun != nullptr) Dispatch(std::move(begun));
-  if (finish) Finish();
+  if (finish) FinishWithStatus();
 }
 
 void PageStream::OnCancel() {
@@ -188,7 +190,7 @@ void PageStream::OnCancel() {
     finish = TakeFinish();
   }
   if (unused > 0) environment_.window->Give(unused);
-  if (finish) Finish();
+  if (finish) FinishWithStatus();
 }
 
 uint64_t PageStream::Break() {
@@ -214,7 +216,7 @@ void PageStream::Drain() {
     End(DrainingError());
     finish = TakeFinish();
   }
-  if (finish) Finish();
+  if (finish) FinishWithStatus();
 }
 
 void PageStream::End(absl::Status status) {
@@ -229,13 +231,13 @@ bool PageStream::TakeFinish() {
   return true;
 }
 
-void PageStream::Finish() {
+void PageStream::FinishWithStatus() {
   grpc::Status status;
   {
     MutexLock lock(mu_);
     status = ToRpcStatus(final_status_);
   }
-  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>::Finish(std::move(status));
+  Finish(status);
 }
 
 void PageStream::OnDone() {

@@ -16,13 +16,13 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 #include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/server_callback.h>
 
 #include <cstdint>
 #include <deque>
 #include <memory>
 
 #include "proto/mutex.h"
+#include "server/byte_stream.h"
 #include "server/call_set.h"
 #include "server/page_window.h"
 #include "server/worker_pool.h"
@@ -50,13 +50,12 @@ class StreamRequest {
   const RequestLane lane_;
 };
 
-// Owned by gRPC from the moment it is returned to it; deletes itself at the end.
-class PageStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
-                   private CallSet::Call,
-                   private PageWindow::Waiter {
+// Owns itself, see ByteStream.
+class PageStream : public ByteStream, private CallSet::Call, private PageWindow::Waiter {
  public:
   // All borrowed; they outlive every stream.
   struct Environment {
+    CallLoop* loop;
     PageWindow* window;
     WorkerPool* workers;
     CallSet* calls;
@@ -65,14 +64,12 @@ class PageStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBu
     uint64_t max_pages_per_stream;
   };
 
-  explicit PageStream(const Environment& environment) : environment_(environment) {}
-  PageStream(const PageStream&) = delete;
-  PageStream& operator=(const PageStream&) = delete;
-
-  // Begins to read. Call once, right after construction.
-  void Start();
+  explicit PageStream(const Environment& environment)
+      : ByteStream(environment.loop), environment_(environment) {}
 
  protected:
+  // A client has called; another stream may be made to wait for the next one.
+  virtual void OnOpen() = 0;
   // Makes a request of what was read. An error ends the stream. Called by one thread at a time.
   virtual absl::StatusOr<std::unique_ptr<StreamRequest>> Parse(grpc::ByteBuffer* message) = 0;
 
@@ -82,7 +79,8 @@ class PageStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBu
     uint64_t pages = 0;
   };
 
-  // grpc::ServerBidiReactor.
+  // ByteStream.
+  void OnCall() override;
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
@@ -105,9 +103,9 @@ class PageStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBu
   void End(absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Nothing more can be sent: drops what waits and returns how many pages are to be given back.
   [[nodiscard]] uint64_t Break() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Whether the caller has to call Finish(), without the lock, as the last thing it does.
+  // Whether the caller has to call FinishWithStatus(), without the lock, as the last thing it does.
   [[nodiscard]] bool TakeFinish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Finish();
+  void FinishWithStatus();
 
   const Environment environment_;
 

@@ -4,7 +4,6 @@
 #include <absl/strings/str_cat.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
 
 #include <algorithm>
 #include <atomic>
@@ -14,8 +13,10 @@
 
 #include "proto/page_codec.h"
 #include "server/admin_service.h"
+#include "server/call_loop.h"
 #include "server/call_set.h"
 #include "server/counters.h"
+#include "server/health_service.h"
 #include "server/listener.h"
 #include "server/page_service.h"
 #include "server/page_window.h"
@@ -85,7 +86,7 @@ class GrpcServer final : public Server {
         data_workers_("page-worker", options.data_threads, options.max_pages_in_flight),
         control_workers_("control-worker", options.control_threads, kMaxQueuedControlCalls),
         page_service_({catalog_.get(), &counters_, &control_workers_,
-                       PageStream::Environment{&window_, &data_workers_, &calls_,
+                       PageStream::Environment{&loop_, &window_, &data_workers_, &calls_,
                                                options.max_pages_in_flight / kStreamsShare},
                        options.max_pages_per_request}),
         admin_service_({catalog_.get(), &counters_, &window_, &control_workers_, &calls_,
@@ -97,7 +98,6 @@ class GrpcServer final : public Server {
     for (const std::string& address : options_.listen) {
       if (absl::Status status = PrepareListenAddress(address); !status.ok()) return status;
     }
-    grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     SetChannelArguments(&builder);
@@ -107,6 +107,8 @@ class GrpcServer final : public Server {
     }
     builder.RegisterService(&page_service_);
     builder.RegisterService(&admin_service_);
+    builder.RegisterService(&health_service_);
+    loop_.Adopt(builder.AddCompletionQueue());
     server_ = builder.BuildAndStart();
     for (size_t i = 0; i < ports.size(); ++i) {
       if (server_ != nullptr && ports[i] != 0) {
@@ -119,6 +121,10 @@ class GrpcServer final : public Server {
       return ExplainListenFailure(options_.listen[i]);
     }
     if (server_ == nullptr) return absl::InternalError("gRPC could not start the server");
+    page_service_.Serve();
+    admin_service_.Serve(&loop_);
+    health_service_.Serve(&loop_);
+    loop_.Start();
     return absl::OkStatus();
   }
 
@@ -128,14 +134,13 @@ class GrpcServer final : public Server {
     if (server_ == nullptr || shut_down_.exchange(true)) return absl::OkStatus();
     const auto now = std::chrono::steady_clock::now();
     const auto deadline = now + absl::ToChronoNanoseconds(std::min(timeout, absl::Hours(24)));
-    if (grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService()) {
-      health->SetServingStatus(false);
-    }
+    health_service_.Set(HealthService::State::kNotServing);
     calls_.Drain();
     // Only now the listeners are closed: while calls are draining, health can be asked.
     const bool drained = calls_.WaitUntilEmpty(deadline);
     server_->Shutdown(std::chrono::system_clock::now() +
                       (drained ? kForeignCallsGrace : std::chrono::milliseconds(0)));
+    loop_.Stop();
     return catalog_->store().Sync();
   }
 
@@ -159,12 +164,14 @@ class GrpcServer final : public Server {
   std::atomic<bool> shut_down_{false};
 
   ServerCounters counters_;
+  CallLoop loop_;
   CallSet calls_;
   PageWindow window_;
   WorkerPool data_workers_;
   WorkerPool control_workers_;
   PageService page_service_;
   AdminService admin_service_;
+  HealthService health_service_;
   // Last: it must be gone before what its calls use.
   std::unique_ptr<grpc::Server> server_;
 };

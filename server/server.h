@@ -4,8 +4,10 @@
 //
 //   main.cc        flags -> ServerOptions, signals -> Shutdown()
 //   server         owns all of what follows and the grpc::Server in front of it
+//   call_loop      the thread that serves all calls; what may block goes to the workers
 //   page_service   the data plane;    its streams are page_stream
 //   admin_service  the control plane; its long calls are import_call and export_call
+//   health_service says whether the server serves
 //   page_window    bounds the pages in memory, worker_pool holds the threads that may block,
 //                  call_set knows which calls are under way
 #ifndef FAULTLINE_SERVER_SERVER_H_
