@@ -113,14 +113,17 @@ rocksdb::DBOptions MakeDbOptions(const RocksMemory& memory) {
 
 rocksdb::ColumnFamilyOptions MakePageFamilyOptions(const RocksMemory& memory) {
   rocksdb::BlockBasedTableOptions table;
-  table.block_size = kPageSize;
+  // Four pages. With 1 GiB in the page cache a page of a long run costs 1.3 us, of 16 pages in turn
+  // 2.9 us and a lone one 10 us; with a block for each page 1.9, 4.1 and 7.8 us, with 16 in a block
+  // 1.15, 2.7 and 14.5 us.
+  table.block_size = 4 * kPageSize;
   table.format_version = 5;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
   table.whole_key_filtering = true;
   table.data_block_index_type = rocksdb::BlockBasedTableOptions::kDataBlockBinaryAndHash;
-  // There is about one block, and so one entry of the index, for each page: 5 GB for 1 TiB of
-  // pages. Index and filters are therefore cut into partitions that live in the block cache, before
-  // data blocks, which the operating system caches as well.
+  // There is an entry of the index for each block and a filter of ten bits for each page: 1.7 GB for
+  // 1 TiB of pages. Index and filters are therefore cut into partitions that live in the block
+  // cache, before data blocks, which the operating system caches as well.
   table.index_type = rocksdb::BlockBasedTableOptions::kTwoLevelIndexSearch;
   table.partition_filters = true;
   table.metadata_block_size = kPageSize;
