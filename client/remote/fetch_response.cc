@@ -6,6 +6,7 @@
 #include <google/protobuf/wire_format_lite.h>
 
 #include <limits>
+#include <utility>
 
 namespace faultline {
 namespace {
@@ -16,9 +17,10 @@ using google::protobuf::internal::WireFormatLite;
 // tag says, or skipped.
 class FieldReader {
  public:
-  // REQUIRES: `bytes` has at most INT_MAX.
-  explicit FieldReader(absl::string_view bytes)
-      : in_(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int>(bytes.size())) {}
+  // `beyond` more bytes of the message are not there. REQUIRES: all of it has at most INT_MAX.
+  explicit FieldReader(absl::string_view bytes, size_t beyond = 0)
+      : in_(reinterpret_cast<const uint8_t*>(bytes.data()), static_cast<int>(bytes.size())),
+        beyond_(beyond) {}
 
   // The tag of the next field, or 0 where there is none.
   uint32_t Next() {
@@ -28,7 +30,7 @@ class FieldReader {
     return in_.CurrentPosition() - start <= kMaxTagBytes ? tag : 0;
   }
   // After Next() gave 0: whether that was the end of the message.
-  bool AtEnd() { return in_.ConsumedEntireMessage(); }
+  bool AtEnd() { return in_.ConsumedEntireMessage() && beyond_ == 0; }
 
   bool Read(uint64_t* value) { return in_.ReadVarint64(value); }
 
@@ -43,12 +45,31 @@ class FieldReader {
     return in_.Skip(size);
   }
 
+  // As above, and the field may be the one that holds what is not there, `*missing` bytes.
+  bool Read(absl::string_view* bytes, size_t* missing) {
+    *missing = 0;
+    if (beyond_ == 0) return Read(bytes);
+    int size;
+    if (!in_.ReadVarintSizeAsInt(&size)) return false;
+    const void* data = nullptr;
+    int left = 0;
+    in_.GetDirectBufferPointerInline(&data, &left);
+    if (size > left) {
+      if (static_cast<size_t>(size - left) != beyond_) return false;
+      *missing = std::exchange(beyond_, 0);
+      size = left;
+    }
+    *bytes = absl::string_view(static_cast<const char*>(data), static_cast<size_t>(size));
+    return in_.Skip(size);
+  }
+
   bool Skip(uint32_t tag) {
     return WireFormatLite::GetTagFieldNumber(tag) != 0 && WireFormatLite::SkipField(&in_, tag);
   }
 
  private:
   google::protobuf::io::CodedInputStream in_;
+  size_t beyond_;
 };
 
 constexpr uint32_t VarintTag(int field) {
@@ -83,8 +104,8 @@ bool ParseRun(absl::string_view bytes, FetchResponseView::Run* run) {
 }
 
 // A batch that comes twice is merged: its runs are those of both, its pages the last.
-bool ParseBatch(absl::string_view bytes, FetchResponseView* view) {
-  FieldReader reader(bytes);
+bool ParseBatch(absl::string_view bytes, size_t beyond, FetchResponseView* view) {
+  FieldReader reader(bytes, beyond);
   while (const uint32_t tag = reader.Next()) {
     bool ok;
     absl::string_view run;
@@ -93,7 +114,7 @@ bool ParseBatch(absl::string_view bytes, FetchResponseView* view) {
         ok = reader.Read(&run) && ParseRun(run, &view->runs.emplace_back());
         break;
       case BytesTag(rpc::PageBatch::kPagesFieldNumber):
-        ok = reader.Read(&view->pages);
+        ok = reader.Read(&view->pages, &view->pages_beyond);
         break;
       default:
         ok = reader.Skip(tag);
@@ -103,12 +124,13 @@ bool ParseBatch(absl::string_view bytes, FetchResponseView* view) {
   return reader.AtEnd();
 }
 
-bool ParseResponse(absl::string_view bytes, FetchResponseView* view) {
-  FieldReader reader(bytes);
+bool ParseResponse(absl::string_view bytes, size_t beyond, FetchResponseView* view) {
+  FieldReader reader(bytes, beyond);
   while (const uint32_t tag = reader.Next()) {
     bool ok;
     uint64_t code = 0;
     absl::string_view batch;
+    size_t missing = 0;
     switch (tag) {
       case VarintTag(rpc::FetchResponse::kRequestIdFieldNumber):
         ok = reader.Read(&view->request_id);
@@ -121,7 +143,7 @@ bool ParseResponse(absl::string_view bytes, FetchResponseView* view) {
         ok = reader.Read(&view->message);
         break;
       case BytesTag(rpc::FetchResponse::kBatchFieldNumber):
-        ok = reader.Read(&batch) && ParseBatch(batch, view);
+        ok = reader.Read(&batch, &missing) && ParseBatch(batch, missing, view);
         break;
       default:
         ok = reader.Skip(tag);
@@ -133,14 +155,14 @@ bool ParseResponse(absl::string_view bytes, FetchResponseView* view) {
 
 }  // namespace
 
-absl::Status ParseFetchResponse(absl::string_view bytes, FetchResponseView* view) {
+absl::Status ParseFetchResponse(absl::string_view bytes, FetchResponseView* view, size_t beyond) {
   view->Clear();
-  if (bytes.size() <= std::numeric_limits<int>::max() && ParseResponse(bytes, view)) {
+  const size_t size = bytes.size() + beyond;
+  if (size <= std::numeric_limits<int>::max() && ParseResponse(bytes, beyond, view)) {
     return absl::OkStatus();
   }
   view->Clear();
-  return absl::DataLossError(
-      absl::StrCat("a message of ", bytes.size(), " bytes is no answer to a fetch"));
+  return absl::DataLossError(absl::StrCat("a message of ", size, " bytes is no answer to a fetch"));
 }
 
 }  // namespace faultline

@@ -8,6 +8,7 @@
 #include <absl/status/status.h>
 #include <absl/strings/string_view.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -30,6 +31,7 @@ struct FetchResponseView {
     message = {};
     runs.clear();
     pages = {};
+    pages_beyond = 0;
   }
 
   uint64_t request_id = 0;
@@ -37,13 +39,18 @@ struct FetchResponseView {
   absl::string_view message;  // not checked to be UTF-8
   std::vector<Run> runs;
   absl::string_view pages;
+  size_t pages_beyond = 0;  // of the pages, bytes that follow `pages` in what was not parsed
 };
 
 // Overwrites `*view` with the message that `bytes`, an encoded rpc::FetchResponse, holds: what the
 // generated parser makes of it, fields that are not known or come twice included. Thread-safe;
 // takes no memory once `view->runs` has held as many.
+//
+// `beyond` more bytes of the message may follow somewhere else, if they are all of the pages; their
+// number is then view->pages_beyond.
 // DATA_LOSS where `bytes` is no such message; `*view` is then empty.
-absl::Status ParseFetchResponse(absl::string_view bytes, FetchResponseView* view);
+absl::Status ParseFetchResponse(absl::string_view bytes, FetchResponseView* view,
+                                size_t beyond = 0);
 
 }  // namespace faultline
 

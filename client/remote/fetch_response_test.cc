@@ -285,9 +285,69 @@ TEST_F(FetchRpcTest, MessageIsReadFromHoweverManySlices) {
     ExpectDelivers();
     FetchRpc::Release(&received_);
     EXPECT_FALSE(received_.message.Valid());
-    EXPECT_EQ(received_.whole.size(), 0u);
     EXPECT_TRUE(received_.parts.empty());
     EXPECT_TRUE(received_.view.pages.empty());
+  }
+}
+
+TEST_F(FetchRpcTest, MessageMayBeSplitAnywhere) {
+  for (size_t at = 1; at < encoded_.size(); ++at) {
+    const grpc::Slice slices[] = {grpc::Slice(encoded_.data(), at),
+                                  grpc::Slice(encoded_.data() + at, encoded_.size() - at)};
+    received_.message = grpc::ByteBuffer(slices, 2);
+    const absl::StatusOr<uint64_t> id = FetchRpc::Parse(&received_);
+    ASSERT_TRUE(id.ok()) << id.status();
+    EXPECT_EQ(*id, 77u);
+    ExpectDelivers();
+    ASSERT_FALSE(HasFailure()) << "split at byte " << at;
+    FetchRpc::Release(&received_);
+  }
+}
+
+TEST_F(FetchRpcTest, PagesInSeveralSlicesAreNotPutTogether) {
+  received_.message = Slices(encoded_, 9000);
+  ASSERT_TRUE(FetchRpc::Parse(&received_).ok());
+  EXPECT_TRUE(received_.joined.empty());
+  EXPECT_GT(received_.view.pages_beyond, 0u);
+  ExpectDelivers();
+}
+
+TEST_F(FetchRpcTest, DamageIsFoundWhereverThePageIsSplit) {
+  std::string damaged = encoded_;
+  damaged[damaged.size() - 2] ^= 1;  // of the last page
+  for (const size_t size : {damaged.size(), size_t{9000}, size_t{4096}, size_t{1}}) {
+    received_.message = Slices(damaged, size);
+    ASSERT_TRUE(FetchRpc::Parse(&received_).ok());
+    absl::Status status;
+    std::vector<FetchRpc::Call> calls;
+    calls.push_back({7, PageRange{PageIndex(0), PageCount(kPages)}, absl::InfiniteFuture(),
+                     [&status](auto runs) { status = runs.status(); }});
+    std::vector<FetchRpc::Call> again;
+    FetchRpc::Deliver(&received_, absl::MakeSpan(calls), &again);
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+    FetchRpc::Release(&received_);
+  }
+}
+
+TEST_F(FetchRpcTest, MessageThatEndsTooEarlyOrTooLateIsNoAnswer) {
+  const auto deliver = [this](const std::string& bytes, size_t slice) {
+    received_.message = Slices(bytes, slice);
+    absl::Status status = FetchRpc::Parse(&received_).status();
+    if (status.ok()) {
+      std::vector<FetchRpc::Call> calls;
+      calls.push_back({7, PageRange{PageIndex(0), PageCount(kPages)}, absl::InfiniteFuture(),
+                       [&status](auto runs) { status = runs.status(); }});
+      std::vector<FetchRpc::Call> again;
+      FetchRpc::Deliver(&received_, absl::MakeSpan(calls), &again);
+    }
+    FetchRpc::Release(&received_);
+    return status;
+  };
+  for (const size_t slice : {size_t{100}, size_t{9000}, encoded_.size() + 10}) {
+    ASSERT_TRUE(deliver(encoded_, slice).ok());
+    EXPECT_FALSE(deliver(encoded_.substr(0, encoded_.size() - 1), slice).ok());
+    EXPECT_FALSE(deliver(encoded_.substr(0, 9000), slice).ok());
+    EXPECT_FALSE(deliver(encoded_ + "rubbish", slice).ok());
   }
 }
 

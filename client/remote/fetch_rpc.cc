@@ -13,11 +13,17 @@
 namespace faultline {
 namespace {
 
+absl::string_view AsBytes(const grpc::Slice& slice) {
+  return {reinterpret_cast<const char*>(slice.begin()), slice.size()};
+}
+
 // Walks the pages of a batch, one call after the other.
 class BatchReader {
  public:
-  explicit BatchReader(const FetchResponseView& response)
-      : runs_(response.runs), payload_(response.pages) {}
+  explicit BatchReader(const FetchRpc::Received& received)
+      : runs_(received.view.runs),
+        payload_(received.view.pages),
+        further_(absl::MakeConstSpan(received.parts).subspan(received.first_further)) {}
 
   // Decodes the next pages, which must be those of `range`, into received->runs. Single pages that
   // are stored raw stay where they are.
@@ -50,7 +56,7 @@ class BatchReader {
   }
 
   absl::Status CheckEnd() const {
-    if (run_ == runs_.size() && payload_.empty()) return absl::OkStatus();
+    if (run_ == runs_.size() && payload_.empty() && further_.empty()) return absl::OkStatus();
     return absl::InternalError("the page server's answer holds more pages than were asked for");
   }
 
@@ -66,7 +72,7 @@ class BatchReader {
                                : received->decoded.data() + (part.first - range.first).in_bytes();
     const std::byte* first = target;
     for (PageIndex page = part.first; page < part.end(); ++page) {
-      absl::StatusOr<absl::string_view> encoded = TakeEncodedPage(&payload_);
+      absl::StatusOr<absl::string_view> encoded = TakePage();
       if (!encoded.ok()) {
         return absl::DataLossError(
             absl::StrCat("page ", page.raw(), ": ", encoded.status().message()));
@@ -86,28 +92,41 @@ class BatchReader {
     return absl::OkStatus();
   }
 
+  // The next page: where it was received, or in split_ if it came in several pieces.
+  absl::StatusOr<absl::string_view> TakePage() {
+    if (payload_.size() >= kMaxEncodedPageBytes || further_.empty()) {
+      return TakeEncodedPage(&payload_);
+    }
+    size_t gathered = payload_.copy(split_.data(), split_.size());
+    for (const grpc::Slice& piece : further_) {
+      const size_t part = std::min(piece.size(), split_.size() - gathered);
+      memcpy(split_.data() + gathered, piece.begin(), part);
+      gathered += part;
+      if (gathered == split_.size()) break;
+    }
+    absl::string_view rest(split_.data(), gathered);
+    absl::StatusOr<absl::string_view> encoded = TakeEncodedPage(&rest);
+    if (encoded.ok()) Skip(encoded->size());
+    return encoded;
+  }
+
+  void Skip(size_t bytes) {
+    while (bytes >= payload_.size() && !further_.empty()) {
+      bytes -= payload_.size();
+      payload_ = AsBytes(further_.front());
+      further_.remove_prefix(1);
+    }
+    payload_.remove_prefix(bytes);
+  }
+
   const absl::Span<const FetchResponseView::Run> runs_;
-  absl::string_view payload_;
+  absl::string_view payload_;  // what follows in this piece
+  absl::Span<const grpc::Slice> further_;
   size_t run_ = 0;
   uint64_t used_ = 0;  // pages of that run
   alignas(64) std::array<std::byte, kPageSize> scratch_;
+  std::array<char, kMaxEncodedPageBytes> split_;
 };
-
-// The bytes of received->message, in one piece.
-absl::StatusOr<absl::string_view> Join(FetchRpc::Received* received) {
-  if (received->message.TrySingleSlice(&received->whole).ok()) {
-    return absl::string_view(reinterpret_cast<const char*>(received->whole.begin()),
-                             received->whole.size());
-  }
-  if (!received->message.Dump(&received->parts).ok()) {
-    return absl::DataLossError("a message cannot be decompressed");
-  }
-  received->joined.clear();
-  for (const grpc::Slice& part : received->parts) {
-    received->joined.append(reinterpret_cast<const char*>(part.begin()), part.size());
-  }
-  return received->joined;
-}
 
 }  // namespace
 
@@ -143,9 +162,26 @@ void FetchRpc::Fill(absl::Span<const Call> calls, uint64_t id, Request* request)
 }
 
 absl::StatusOr<uint64_t> FetchRpc::Parse(Received* received) {
-  const absl::StatusOr<absl::string_view> bytes = Join(received);
-  if (!bytes.ok()) return bytes.status();
-  if (absl::Status status = ParseFetchResponse(*bytes, &received->view); !status.ok()) {
+  if (!received->message.Dump(&received->parts).ok()) {
+    return absl::DataLossError("a message cannot be decompressed");
+  }
+  if (!received->parts.empty()) {
+    size_t beyond = 0;
+    for (const grpc::Slice& part : absl::MakeConstSpan(received->parts).subspan(1)) {
+      beyond += part.size();
+    }
+    received->first_further = 1;
+    if (ParseFetchResponse(AsBytes(received->parts[0]), &received->view, beyond).ok()) {
+      return received->view.request_id;
+    }
+  }
+  // More than pages is in another piece, or it is no answer.
+  received->joined.clear();
+  for (const grpc::Slice& part : received->parts) {
+    received->joined.append(reinterpret_cast<const char*>(part.begin()), part.size());
+  }
+  received->first_further = received->parts.size();
+  if (absl::Status status = ParseFetchResponse(received->joined, &received->view); !status.ok()) {
     return status;
   }
   return received->view.request_id;
@@ -154,14 +190,14 @@ absl::StatusOr<uint64_t> FetchRpc::Parse(Received* received) {
 void FetchRpc::Release(Received* received) {
   received->view.Clear();
   received->parts.clear();
-  received->whole = grpc::Slice();
+  received->first_further = 0;
   received->message.Clear();
 }
 
 void FetchRpc::Deliver(Received* received, absl::Span<Call> calls, std::vector<Call>* again) {
   const FetchResponseView& response = received->view;
   absl::Status broken = ResponseStatus(response.code, response.message);
-  BatchReader reader(response);
+  BatchReader reader(*received);
   for (size_t i = 0; i < calls.size(); ++i) {
     Call& call = calls[i];
     absl::Status status = broken;

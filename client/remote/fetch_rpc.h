@@ -44,12 +44,12 @@ struct FetchRpc {
 
   struct Received {
     Response message;
-    // Where the bytes of the message are: in gRPC's own memory if that is one piece, otherwise
-    // put together in `joined`.
-    grpc::Slice whole;
+    // The bytes of the message, in gRPC's own memory. The first part holds all but pages, nearly
+    // always; otherwise all of them are put together in `joined`.
     std::vector<grpc::Slice> parts;
     std::string joined;
-    FetchResponseView view;  // of those bytes
+    FetchResponseView view;    // of the first part, or of `joined`
+    size_t first_further = 0;  // where the pages of `view` go on in `parts`
     std::vector<std::byte> decoded;
     std::vector<FetchedRun> runs;
   };
