@@ -191,6 +191,7 @@ absl::Status StartAgent(const Flags& flags, Agent* agent) {
 }
 
 int RunAgent(const Flags& flags) {
+  KeepFreedMemory();
   const sigset_t signals = BlockSignals();
   RaiseDescriptorLimit(flags.handover.workers.max_attachments);
   Agent agent;
