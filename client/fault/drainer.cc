@@ -19,9 +19,6 @@ constexpr PageCount kSmallGap{3};
 // The lock of the address space is held for a look at this many pages at most.
 constexpr PageCount kMaxLook{uint64_t{1} << 18};
 
-// Of one fetch: 8 % faster over loopback than half as many; twice as many bring nothing more.
-constexpr PageCount kMaxRun{128};
-
 // While the target faults: one run at a time, of few pages, is ahead of a fault on the wire and on
 // the processors. So much later it is taken to have what it needs.
 constexpr size_t kWindowBesideFaults = 1;
@@ -33,14 +30,15 @@ constexpr auto kFaultsPass = std::chrono::milliseconds(1);
 // Goes with the fetch of one run.
 class Drainer::Ticket final : public FetchTicket {
  public:
-  explicit Ticket(std::shared_ptr<Drainer> drainer)
-      : drainer_(std::move(drainer)), began_(drainer_->timers_->Now()) {}
-  ~Ticket() override { drainer_->OnRunEnded(began_); }
+  Ticket(std::shared_ptr<Drainer> drainer, const Stretch& run)
+      : drainer_(std::move(drainer)), run_(run), began_(drainer_->timers_->Now()) {}
+  ~Ticket() override { drainer_->OnRunEnded(run_, began_); }
   Ticket(const Ticket&) = delete;
   Ticket& operator=(const Ticket&) = delete;
 
  private:
   const std::shared_ptr<Drainer> drainer_;
+  const Stretch run_;
   const SteadyClock::time_point began_;
 };
 
@@ -50,7 +48,7 @@ Drainer::Drainer(std::shared_ptr<PagedMemory> memory, std::shared_ptr<Fetcher> f
     : memory_(std::move(memory)),
       fetcher_(std::move(fetcher)),
       timers_(timers),
-      max_run_(std::min(max_fetch, kMaxRun)),
+      max_run_(std::min(max_fetch, DrainWindow::kLongestRun)),
       working_set_(std::move(working_set)),
       drained_(std::move(drained)),
       cursor_(memory_->table->range().first) {}
@@ -68,9 +66,10 @@ PageRange Drainer::NextOfSet(PageIndex from) const {
   return run.Intersect(all);
 }
 
-std::optional<PageRange> Drainer::NextRun() {
+std::optional<Drainer::Stretch> Drainer::NextRun() {
   const PageTable& table = *memory_->table;
   const bool beside_faults = IsTargetFaulting();
+  const PageCount longest = std::min(max_run_, beside_faults ? kMaxRunBesideFaults : window_.run());
   while (cursor_ < table.range().end()) {
     const PageRange wanted = NextOfSet(cursor_);
     if (wanted.empty()) break;
@@ -85,9 +84,9 @@ std::optional<PageRange> Drainer::NextRun() {
     look.count = std::min(look.count, kMaxLook);
     look.count = table.RunOfSameState(look);
     const bool absent = table.Get(look.first) == PageState::kAbsent;
-    if (absent) look.count = std::min(look.count, beside_faults ? kMaxRunBesideFaults : max_run_);
+    if (absent) look.count = std::min(look.count, longest);
     cursor_ = look.end();
-    if (absent) return look;
+    if (absent) return Stretch{look, beside_faults};
   }
   cursor_ = table.range().end();
   return std::nullopt;
@@ -125,7 +124,7 @@ void Drainer::Pump() {
     pumping_ = true;
   }
   for (;;) {
-    std::optional<PageRange> run;
+    std::optional<Stretch> run;
     bool finished = false;
     uint64_t left = 0;
     {
@@ -133,7 +132,7 @@ void Drainer::Pump() {
       if (under_way_ < Window()) run = NextRun();
       if (run) {
         ++under_way_;
-        found_ += run->count.raw();
+        found_ += run->pages.count.raw();
       } else {
         left = found_;
         if (under_way_ == 0 && working_set_ == nullptr && IsUnsettled()) {
@@ -153,21 +152,23 @@ void Drainer::Pump() {
       drained_(left);
       return;
     }
-    if (!run ||
-        fetcher_->FetchAhead(*run, FetchLane::kBulk, std::make_shared<Ticket>(shared_from_this())))
+    if (!run || fetcher_->FetchAhead(run->pages, FetchLane::kBulk,
+                                     std::make_shared<Ticket>(shared_from_this(), *run))) {
       continue;
+    }
     MutexLock lock(mu_);
     finished_ = true;
     return;
   }
 }
 
-void Drainer::OnRunEnded(SteadyClock::time_point began) {
+void Drainer::OnRunEnded(const Stretch& run, SteadyClock::time_point began) {
   {
     const SteadyClock::time_point now = timers_->Now();
     MutexLock lock(mu_);
     --under_way_;
-    window_.OnRunEnded(now, now - began);
+    // A short run beside faults says nothing of how long others should take.
+    if (!run.beside_faults) window_.OnRunEnded(now, run.pages.count, now - began);
   }
   Pump();
 }

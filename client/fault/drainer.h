@@ -34,10 +34,14 @@ class Drainer : public std::enable_shared_from_this<Drainer> {
 
  private:
   class Ticket;
+  struct Stretch {
+    PageRange pages;
+    bool beside_faults;  // the target was faulting
+  };
 
   // The next run that is absent and mapped, from the cursor on; moves the cursor behind it. None at
   // the end of the volume.
-  std::optional<PageRange> NextRun() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::optional<Stretch> NextRun() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The next pages from `from` on that are to be fetched at all.
   PageRange NextOfSet(PageIndex from) const;
   // Whether the target waits for pages now and then, so that what is fetched meanwhile must be
@@ -49,7 +53,7 @@ class Drainer : public std::enable_shared_from_this<Drainer> {
   // Whether the pass that has ended was the last.
   bool EndPass() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Pump();
-  void OnRunEnded(SteadyClock::time_point began);
+  void OnRunEnded(const Stretch& run, SteadyClock::time_point began);
 
   const std::shared_ptr<PagedMemory> memory_;
   const std::shared_ptr<Fetcher> fetcher_;
