@@ -121,8 +121,8 @@ rocksdb::ColumnFamilyOptions MakePageFamilyOptions(const RocksMemory& memory) {
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
   table.whole_key_filtering = true;
   table.data_block_index_type = rocksdb::BlockBasedTableOptions::kDataBlockBinaryAndHash;
-  // There is an entry of the index for each block and a filter of ten bits for each page: 1.7 GB for
-  // 1 TiB of pages. Index and filters are therefore cut into partitions that live in the block
+  // There is an entry of the index for each block and a filter of ten bits for each page: 1.7 GB
+  // for 1 TiB of pages. Index and filters are therefore cut into partitions that live in the block
   // cache, before data blocks, which the operating system caches as well.
   table.index_type = rocksdb::BlockBasedTableOptions::kTwoLevelIndexSearch;
   table.partition_filters = true;
