@@ -142,11 +142,21 @@ struct AttachmentStats {
   double fault_p90_us = 0;
   double fault_p99_us = 0;
   double fault_max_us = 0;
-  // Of that, for faults that were fetched: until the source was asked, until its answer was there
-  // and until the page was filled.
+  // When that was, in nanoseconds of the monotonic clock, added up over all faults, modulo 2^64:
+  // against the same of what the target saw, how long faults wait to be read, and threads to run.
+  uint64_t read_ns_sum = 0;
+  uint64_t filled_ns_sum = 0;
+  // Of that, for faults that were fetched: until the page was known, until the source was asked,
+  // from there until its answer was there, and until the page was filled.
+  double map_p50_us = 0, map_p99_us = 0;
   double resolve_p50_us = 0, resolve_p99_us = 0;
   double answer_p50_us = 0, answer_p99_us = 0;
   double fill_p50_us = 0, fill_p99_us = 0;
+  // Of the answer's time, where the source can tell: on the way to the server and back, in the
+  // server, and of that in its store.
+  double wire_p50_us = 0, wire_p99_us = 0;
+  double server_p50_us = 0, server_p99_us = 0;
+  double store_p50_us = 0, store_p99_us = 0;
 };
 
 // Calls `visit` with the name and the value of each field, in their order.
@@ -195,12 +205,22 @@ void VisitFields(Stats& stats, Visit visit) {
   visit("fault_p90_us", stats.fault_p90_us);
   visit("fault_p99_us", stats.fault_p99_us);
   visit("fault_max_us", stats.fault_max_us);
+  visit("read_ns_sum", stats.read_ns_sum);
+  visit("filled_ns_sum", stats.filled_ns_sum);
+  visit("map_p50_us", stats.map_p50_us);
+  visit("map_p99_us", stats.map_p99_us);
   visit("resolve_p50_us", stats.resolve_p50_us);
   visit("resolve_p99_us", stats.resolve_p99_us);
   visit("answer_p50_us", stats.answer_p50_us);
   visit("answer_p99_us", stats.answer_p99_us);
   visit("fill_p50_us", stats.fill_p50_us);
   visit("fill_p99_us", stats.fill_p99_us);
+  visit("wire_p50_us", stats.wire_p50_us);
+  visit("wire_p99_us", stats.wire_p99_us);
+  visit("server_p50_us", stats.server_p50_us);
+  visit("server_p99_us", stats.server_p99_us);
+  visit("store_p50_us", stats.store_p50_us);
+  visit("store_p99_us", stats.store_p99_us);
 }
 
 }  // namespace faultline

@@ -493,12 +493,21 @@ AttachmentStats LiveAttachment::Stats() const {
   stats.fault_p90_us = counters.fault_latency.QuantileMicros(0.9);
   stats.fault_p99_us = counters.fault_latency.QuantileMicros(0.99);
   stats.fault_max_us = counters.fault_latency.MaxMicros();
-  stats.resolve_p50_us = counters.resolve_stage.QuantileMicros(0.5);
-  stats.resolve_p99_us = counters.resolve_stage.QuantileMicros(0.99);
-  stats.answer_p50_us = counters.answer_stage.QuantileMicros(0.5);
-  stats.answer_p99_us = counters.answer_stage.QuantileMicros(0.99);
-  stats.fill_p50_us = counters.fill_stage.QuantileMicros(0.5);
-  stats.fill_p99_us = counters.fill_stage.QuantileMicros(0.99);
+  stats.read_ns_sum = counters.read_ns_sum;
+  stats.filled_ns_sum = counters.filled_ns_sum;
+  const auto quantiles = [](const LatencyHistogram& stage, double* p50, double* p99) {
+    *p50 = stage.QuantileMicros(0.5);
+    *p99 = stage.QuantileMicros(0.99);
+  };
+  quantiles(counters.map_stage, &stats.map_p50_us, &stats.map_p99_us);
+  quantiles(counters.resolve_stage, &stats.resolve_p50_us, &stats.resolve_p99_us);
+  quantiles(counters.answer_stage, &stats.answer_p50_us, &stats.answer_p99_us);
+  quantiles(counters.fill_stage, &stats.fill_p50_us, &stats.fill_p99_us);
+  if (const FetchStages* stages = fetcher_->source().stages()) {
+    quantiles(stages->wire, &stats.wire_p50_us, &stats.wire_p99_us);
+    quantiles(stages->server, &stats.server_p50_us, &stats.server_p99_us);
+    quantiles(stages->store, &stats.store_p50_us, &stats.store_p99_us);
+  }
   return stats;
 }
 

@@ -6,6 +6,7 @@
 #include <grpc/slice.h>
 #include <grpcpp/support/byte_buffer.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -33,8 +34,9 @@ class FetchAnswer {
 
   PageCount page_count() const { return page_count_; }
 
-  // Makes the message. Call once, last.
-  void Finish(uint64_t request_id, grpc::ByteBuffer* message);
+  // Makes the message, with the times that it tells. Call once, last.
+  void Finish(uint64_t request_id, std::chrono::nanoseconds server, std::chrono::nanoseconds store,
+              grpc::ByteBuffer* message);
 
  private:
   struct Run {

@@ -27,7 +27,9 @@ class Reference {
  public:
   void Add(PageIndex page, absl::string_view encoded) { builder_.Add(page, encoded); }
   void AddZero(PageRange range) { builder_.AddZero(range); }
-  std::string Finish(uint64_t request_id) {
+  std::string Finish(uint64_t request_id, uint64_t server_ns, uint64_t store_ns) {
+    response_.set_server_ns(server_ns);
+    response_.set_store_ns(store_ns);
     response_.set_request_id(request_id);
     return response_.SerializeAsString();
   }
@@ -69,15 +71,18 @@ TEST(FetchAnswer, HasTheBytesThatTheGeneratedClassWouldMake) {
       }
     }
     grpc::ByteBuffer message;
-    answer.Finish(request_id, &message);
-    ASSERT_EQ(BytesOf(message), reference.Finish(request_id)) << "round " << i;
+    const uint64_t server_ns = random() >> (2 + random() % 62);
+    const uint64_t store_ns = random() >> (2 + random() % 62);
+    answer.Finish(request_id, std::chrono::nanoseconds(server_ns),
+                  std::chrono::nanoseconds(store_ns), &message);
+    ASSERT_EQ(BytesOf(message), reference.Finish(request_id, server_ns, store_ns)) << "round " << i;
   }
 }
 
 TEST(FetchAnswer, WithoutPagesItIsAnEmptyBatch) {
   FetchAnswer answer(PageCount(0));
   grpc::ByteBuffer message;
-  answer.Finish(7, &message);
+  answer.Finish(7, {}, {}, &message);
   rpc::FetchResponse response;
   ASSERT_TRUE(response.ParseFromString(BytesOf(message)));
   EXPECT_EQ(response.request_id(), 7u);

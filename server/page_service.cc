@@ -5,6 +5,7 @@
 #include <grpcpp/impl/codegen/proto_utils.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -77,6 +78,7 @@ class FetchOfPages final : public StreamRequest {
 
   absl::Status Answer(grpc::ByteBuffer* answer) override {
     FetchAnswer pages_found{PageCount(pages())};
+    const Clock::time_point begun = Clock::now();
     for (const rpc::PageRun& run : request_.runs()) {
       const PageRange range{PageIndex(run.first()), PageCount(run.count())};
       const absl::Status status = volume_->Read(
@@ -96,7 +98,8 @@ class FetchOfPages final : public StreamRequest {
       if (!status.ok()) return Refuse(status, answer);
     }
     counters_->pages_fetched.Add(pages_found.page_count().raw());
-    pages_found.Finish(request_.request_id(), answer);
+    const Clock::time_point read = Clock::now();
+    pages_found.Finish(request_.request_id(), read - came_, read - begun, answer);
     return absl::OkStatus();
   }
 
@@ -109,6 +112,9 @@ class FetchOfPages final : public StreamRequest {
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
+
+  const Clock::time_point came_ = Clock::now();
   const rpc::FetchRequest request_;
   const std::shared_ptr<Volume> volume_;
   ServerCounters* const counters_;

@@ -32,18 +32,41 @@ void AddPrefetchDetails(const TouchResult& result, Report* report) {
   }
 }
 
-// Where the time of a fault goes. What the agent does not see is the kernel's: from the touch to
-// the message being read, and from the fill to the thread running again.
+// The mean of `from` to `to`, sums of times of `count` events that may have wrapped around.
+double MeanMicros(uint64_t from, uint64_t to, size_t count) {
+  return static_cast<double>(static_cast<int64_t>(to - from)) / 1e3 / static_cast<double>(count);
+}
+
+// Where the time of a fault goes, in its order. Clocks in the target and in the agent tell what is
+// the kernel's: from the touch to the message being read, and from the fill to the thread running
+// again, which it may do before the ioctl has returned.
 void AddStageDetails(const TouchResult& result, Report* report) {
-  const auto micros = [&](const char* name) { return result.attachment[name].get<double>(); };
-  std::vector<double> touches = result.micros;
-  std::sort(touches.begin(), touches.end());
-  const auto middle = touches[touches.size() / 2];
-  report->AddDetail("stage: kernel and wake-ups", "us p50", middle - micros("fault_p50_us"));
-  report->AddDetail("stage: read to request", "us p50", micros("resolve_p50_us"));
-  report->AddDetail("stage: request to answer", "us p50", micros("answer_p50_us"));
-  report->AddDetail("stage: answer to filled", "us p50", micros("fill_p50_us"));
-  report->AddDetail("stage: request to answer", "us p99", micros("answer_p99_us"));
+  const nlohmann::json& agent = result.attachment;
+  const size_t touches = result.micros.size();
+  const bool all_faulted = agent["faults_total"] == touches && agent["joined_faults_total"] == 0;
+  if (all_faulted) {
+    report->AddDetail("stage: queued in kernel to read", "us mean",
+                      MeanMicros(result.begin_ns_sum, agent["read_ns_sum"], touches));
+  }
+  const auto add = [&](const char* stage, const char* unit, double micros) {
+    report->AddDetail(absl::StrCat("stage: ", stage), unit, micros);
+  };
+  const double map = agent["map_p50_us"], resolve = agent["resolve_p50_us"];
+  add("map", "us p50", map);
+  add("queue", "us p50", std::max(resolve - map, 0.0));
+  add("wire", "us p50", agent["wire_p50_us"]);
+  add("server, but for the store", "us p50",
+      agent["server_p50_us"].get<double>() - agent["store_p50_us"].get<double>());
+  add("store", "us p50", agent["store_p50_us"]);
+  add("fill", "us p50", agent["fill_p50_us"]);
+  if (all_faulted) {
+    report->AddDetail("stage: wake, after the fill", "us mean",
+                      MeanMicros(agent["filled_ns_sum"], result.end_ns_sum, touches));
+  }
+  add("wire", "us p99", agent["wire_p99_us"]);
+  add("server", "us p99", agent["server_p99_us"]);
+  add("store", "us p99", agent["store_p99_us"]);
+  add("fill", "us p99", agent["fill_p99_us"]);
 }
 
 absl::Status AddRepetition(const Stage& stage, const BenchOptions& options, TouchOrder order,

@@ -114,6 +114,8 @@ absl::StatusOr<TouchResult> Stage::Touch(const AgentProcess& agent, const TouchP
   }
   result.seconds = said["seconds"];
   result.micros = ReadLatencies(latencies);
+  result.begin_ns_sum = said["begin_ns_sum"];
+  result.end_ns_sum = said["end_ns_sum"];
   result.pages = result.attachment.value("copied_pages_total", uint64_t{0}) +
                  result.attachment.value("zeroed_pages_total", uint64_t{0});
   return result;

@@ -32,7 +32,9 @@ struct TouchPlan {
 struct TouchResult {
   double seconds = 0;          // of all touches; of a drain, from the handover on
   std::vector<double> micros;  // of each touch
-  uint64_t pages = 0;          // that the agent has filled
+  // When they began and ended, in nanoseconds of the monotonic clock, added up (modulo 2^64).
+  uint64_t begin_ns_sum = 0, end_ns_sum = 0;
+  uint64_t pages = 0;  // that the agent has filled
   double agent_cpu_micros = 0, server_cpu_micros = 0;
   nlohmann::json attachment;  // what the agent says of it at the end
 

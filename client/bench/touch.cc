@@ -55,14 +55,27 @@ struct Options {
 
 double Micros(Clock::duration d) { return std::chrono::duration<double, std::micro>(d).count(); }
 
-double TouchPage(const volatile unsigned char* page) {
-  const auto start = Clock::now();
-  static_cast<void>(*page);
-  return Micros(Clock::now() - start);
-}
+// What one thread has touched: microseconds of every touch, and when it began and ended, in
+// nanoseconds of the monotonic clock, added up (modulo 2^64).
+struct Touched {
+  std::vector<double> micros;
+  uint64_t begin_ns_sum = 0, end_ns_sum = 0;
 
-// Microseconds of every touch, by thread.
-using Latencies = std::vector<std::vector<double>>;
+  void Touch(const volatile unsigned char* page) {
+    const auto nanoseconds = [](Clock::time_point time) {
+      return static_cast<uint64_t>(std::chrono::nanoseconds(time.time_since_epoch()).count());
+    };
+    const auto begin = Clock::now();
+    static_cast<void>(*page);
+    const auto end = Clock::now();
+    micros.push_back(Micros(end - begin));
+    begin_ns_sum += nanoseconds(begin);
+    end_ns_sum += nanoseconds(end);
+  }
+};
+
+// By thread.
+using Latencies = std::vector<Touched>;
 
 std::string HashWhileTouching(const unsigned char* bytes, const Options& options,
                               Latencies* latencies) {
@@ -75,7 +88,7 @@ std::string HashWhileTouching(const unsigned char* bytes, const Options& options
       for (uint64_t block; (block = next_block++) < blocks;) {
         const uint64_t end = std::min(options.size_bytes, (block + 1) * kBlockBytes);
         for (uint64_t at = block * kBlockBytes; at < end; at += kPageBytes) {
-          mine.push_back(TouchPage(bytes + at));
+          mine.Touch(bytes + at);
         }
         touched[block] = true;
         touched[block].notify_one();
@@ -110,10 +123,10 @@ void TouchShares(const unsigned char* bytes, const std::vector<uint64_t>& touche
   for (size_t t = 0; t < latencies->size(); ++t) {
     threads.emplace_back([&, t] {
       const size_t end = std::min(touches.size(), (t + 1) * share);
-      std::vector<double>& mine = (*latencies)[t];
-      mine.reserve(share);
+      Touched& mine = (*latencies)[t];
+      mine.micros.reserve(share);
       for (size_t i = t * share; i < end; ++i) {
-        mine.push_back(TouchPage(bytes + touches[i] * kPageBytes));
+        mine.Touch(bytes + touches[i] * kPageBytes);
       }
     });
   }
@@ -153,24 +166,29 @@ bool WriteLatencies(const std::string& path, const Latencies& latencies) {
   FILE* file = fopen(path.c_str(), "we");
   bool written = file != nullptr;
   for (const auto& mine : latencies) {
-    written = written && fwrite(mine.data(), sizeof mine[0], mine.size(), file) == mine.size();
+    const std::vector<double>& micros = mine.micros;
+    written =
+        written && fwrite(micros.data(), sizeof(double), micros.size(), file) == micros.size();
   }
   return (file == nullptr || fclose(file) == 0) && written;
 }
 
 nlohmann::json Quantiles(const Latencies& latencies) {
   std::vector<double> all;
-  for (const auto& mine : latencies) all.insert(all.end(), mine.begin(), mine.end());
+  uint64_t begin_ns_sum = 0, end_ns_sum = 0;
+  for (const auto& mine : latencies) {
+    all.insert(all.end(), mine.micros.begin(), mine.micros.end());
+    begin_ns_sum += mine.begin_ns_sum;
+    end_ns_sum += mine.end_ns_sum;
+  }
   std::sort(all.begin(), all.end());
   const auto at = [&](double fraction) {
     return all.empty() ? 0.0
                        : all[static_cast<size_t>(fraction * static_cast<double>(all.size() - 1))];
   };
-  return {{"touches", all.size()},
-          {"p50_us", at(0.5)},
-          {"p90_us", at(0.9)},
-          {"p99_us", at(0.99)},
-          {"max_us", at(1)}};
+  return {{"touches", all.size()},   {"p50_us", at(0.5)}, {"p90_us", at(0.9)},
+          {"p99_us", at(0.99)},      {"max_us", at(1)},   {"begin_ns_sum", begin_ns_sum},
+          {"end_ns_sum", end_ns_sum}};
 }
 
 // In the order of the mode, of a memory of this size.

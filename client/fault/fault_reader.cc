@@ -233,6 +233,7 @@ void FaultReader::Resolve() {
     }
   }
   faults_.clear();
+  if (!demanded_.empty()) counters.map_stage.Record(SteadyClock::now() - now);
   for (uint64_t address : strays) {
     Count(counters.stray_faults);
     fetcher_->Stray(address);

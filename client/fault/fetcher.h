@@ -95,6 +95,7 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
 
   // An event was read: fills that it has held off are tried again.
   void Kick() { parking_->Kick(); }
+  const PageSource& source() const { return *source_; }
   // Fills that wait for the address space to settle.
   const Parking& parking() const { return *parking_; }
 

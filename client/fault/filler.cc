@@ -73,8 +73,7 @@ FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* ste
   if (op == Op::kPoison) return end;
   for (const FaultQueue::Waiting& served : waiting) {
     if (served.page >= reached) break;
-    memory_->counters.fault_latency.Record(
-        static_cast<uint64_t>(std::chrono::nanoseconds(SteadyClock::now() - served.since).count()));
+    memory_->counters.NoteFilled(served.since, SteadyClock::now());
   }
   return end;
 }

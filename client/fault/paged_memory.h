@@ -45,9 +45,22 @@ struct FaultCounters {
   Counter parks = 0;
   Counter parked_ns = 0;
   Counter wakes = 0;
+  void NoteFilled(SteadyClock::time_point read, SteadyClock::time_point filled) {
+    const auto nanoseconds = [](SteadyClock::time_point time) {
+      return static_cast<uint64_t>(std::chrono::nanoseconds(time.time_since_epoch()).count());
+    };
+    fault_latency.Record(filled - read);
+    read_ns_sum.fetch_add(nanoseconds(read), std::memory_order_relaxed);
+    filled_ns_sum.fetch_add(nanoseconds(filled), std::memory_order_relaxed);
+  }
+
   LatencyHistogram fault_latency;  // from the message being read to the page being filled
-  // Of that, for faults that were fetched: until the source was asked, until its answer was there,
-  // and until the page was filled.
+  // Of the same faults: when that was, nanoseconds of the monotonic clock, added up (modulo 2^64).
+  Counter read_ns_sum = 0;
+  Counter filled_ns_sum = 0;
+  LatencyHistogram map_stage;  // until the page is known, for a batch of messages
+  // For faults that were fetched: until the source was asked, from there until its answer was
+  // there, and until the page was filled.
   LatencyHistogram resolve_stage, answer_stage, fill_stage;
 };
 

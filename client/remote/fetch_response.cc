@@ -139,6 +139,12 @@ bool ParseResponse(absl::string_view bytes, size_t beyond, FetchResponseView* vi
         ok = reader.Read(&code);
         view->code = static_cast<int32_t>(code);  // a negative one travels as 64 bits
         break;
+      case VarintTag(rpc::FetchResponse::kServerNsFieldNumber):
+        ok = reader.Read(&view->server_ns);
+        break;
+      case VarintTag(rpc::FetchResponse::kStoreNsFieldNumber):
+        ok = reader.Read(&view->store_ns);
+        break;
       case BytesTag(rpc::FetchResponse::kMessageFieldNumber):
         ok = reader.Read(&view->message);
         break;

@@ -36,6 +36,8 @@ rpc::FetchResponse RandomResponse(std::mt19937_64& random) {
   if (random() % 4 != 0) response.set_request_id(RandomNumber(random));
   if (random() % 4 == 0) response.set_code(static_cast<int32_t>(random()));
   if (random() % 4 == 0) response.set_message(std::string(random() % 300, 'm'));
+  if (random() % 4 != 0) response.set_server_ns(RandomNumber(random));
+  if (random() % 4 != 0) response.set_store_ns(RandomNumber(random));
   if (random() % 8 == 0) return response;
   for (uint64_t runs = random() % 6; runs > 0; --runs) {
     rpc::PageRun* run = response.mutable_batch()->add_runs();
@@ -58,7 +60,7 @@ std::string WithUnknownFields(std::mt19937_64& random, const rpc::FetchResponse&
   fields->AddLengthDelimited(103, "unknown");
   fields->AddGroup(104)->AddGroup(105)->AddVarint(1, 7);
   fields->AddLengthDelimited(1, "request_id is no string");
-  fields->AddVarint(4, 5);
+  fields->AddVarint(15, 5);
   if (response.has_batch()) {
     rpc::PageBatch* batch = response.mutable_batch();
     batch->GetReflection()->MutableUnknownFields(batch)->AddLengthDelimited(9, "unknown");
@@ -72,6 +74,8 @@ void ExpectSame(const FetchResponseView& view, const rpc::FetchResponse& respons
   EXPECT_EQ(view.request_id, response.request_id());
   EXPECT_EQ(view.code, response.code());
   EXPECT_EQ(view.message, response.message());
+  EXPECT_EQ(view.server_ns, response.server_ns());
+  EXPECT_EQ(view.store_ns, response.store_ns());
   EXPECT_TRUE(view.pages == response.batch().pages());
   ASSERT_EQ(view.runs.size(), static_cast<size_t>(response.batch().runs_size()));
   for (size_t i = 0; i < view.runs.size(); ++i) {
@@ -204,9 +208,9 @@ TEST(ParseFetchResponse, RefusesWhatOnlyLooksLikeAMessage) {
       {"a field of number 0", std::string("\0\1", 2)},
       {"a field of number 0 with bytes", std::string("\2\0", 2)},
       {"a tag of more than five bytes", std::string("\x88\x80\x80\x80\x80\x00\x01", 7)},
-      {"a length beyond the end", "\x22\x05\x7a\x01"},
-      {"a length of 4 GiB", "\x22\xff\xff\xff\xff\x0f"},
-      {"pages that reach out of their batch", "\x22\x02\x7a\x04pppp"},
+      {"a length beyond the end", "\x7a\x05\x7a\x01"},
+      {"a length of 4 GiB", "\x7a\xff\xff\xff\xff\x0f"},
+      {"pages that reach out of their batch", "\x7a\x02\x7a\x04pppp"},
       {"a number without an end", "\x08\xff\xff"},
       {"a number of more than ten bytes", "\x08" + std::string(11, '\xff') + "\x01"},
       {"the end of a group that never began", "\x0c"},
@@ -376,7 +380,7 @@ TEST_F(FetchRpcTest, EmptyMessageAnswersNobody) {
 }
 
 TEST_F(FetchRpcTest, MessageThatIsNoneIsDataLoss) {
-  received_.message = Slices("\x22\x7f rubbish", 3);
+  received_.message = Slices("\x7a\x7f rubbish", 3);
   EXPECT_EQ(FetchRpc::Parse(&received_).status().code(), absl::StatusCode::kDataLoss);
 }
 

@@ -194,6 +194,14 @@ void FetchRpc::Release(Received* received) {
   received->message.Clear();
 }
 
+void FetchRpc::NoteStages(const FetchResponseView& response, const Call& call) {
+  if (call.stages == nullptr) return;
+  const std::chrono::nanoseconds server(response.server_ns);
+  call.stages->wire.Record(SteadyClock::now() - call.asked - server);
+  call.stages->server.Record(server);
+  call.stages->store.Record(response.store_ns);
+}
+
 void FetchRpc::Deliver(Received* received, absl::Span<Call> calls, std::vector<Call>* again) {
   const FetchResponseView& response = received->view;
   absl::Status broken = ResponseStatus(response.code, response.message);
@@ -202,6 +210,7 @@ void FetchRpc::Deliver(Received* received, absl::Span<Call> calls, std::vector<C
     Call& call = calls[i];
     absl::Status status = broken;
     if (status.ok()) {
+      NoteStages(response, call);
       status = reader.Read(call.range, received);
       if (status.ok() && i + 1 == calls.size()) status = reader.CheckEnd();
       // Where one call's pages are not all there, those of the next cannot be found.

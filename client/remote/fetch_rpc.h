@@ -22,6 +22,7 @@
 #include "client/remote/call_queue.h"
 #include "client/remote/fetch_response.h"
 #include "client/source/page_source.h"
+#include "client/timers.h"
 #include "proto/pager.grpc.pb.h"
 
 namespace faultline {
@@ -37,6 +38,8 @@ struct FetchRpc {
     PageRange range;
     absl::Time deadline;
     PageSource::FetchDone done;
+    std::shared_ptr<FetchStages> stages = nullptr;  // where its stages are noted, if they are
+    SteadyClock::time_point asked = {};             // if they are
     bool alone = false;  // must not share a request: it did, and that failed
 
     void End(absl::Status status) { std::move(done)(std::move(status)); }
@@ -71,6 +74,9 @@ struct FetchRpc {
   // Hands out pages only after they were found to be those asked for and undamaged. A call that
   // shared its request and failed for good is sent again, alone: the fault may be another's.
   static void Deliver(Received* received, absl::Span<Call> calls, std::vector<Call>* again);
+
+ private:
+  static void NoteStages(const FetchResponseView& response, const Call& call);
 };
 
 }  // namespace faultline

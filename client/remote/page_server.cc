@@ -39,11 +39,14 @@ class RemotePageSource final : public PageSource {
         max_fetch_(volume.max_pages_per_request()) {}
 
   void Fetch(PageRange range, FetchLane lane, absl::Time deadline, FetchDone done) override {
-    Through(lane)->Submit({volume_id_, range, deadline, std::move(done)});
+    const bool noted = lane == FetchLane::kDemand;
+    Through(lane)->Submit({volume_id_, range, deadline, std::move(done), noted ? stages_ : nullptr,
+                           noted ? SteadyClock::now() : SteadyClock::time_point()});
   }
 
   PageCount size() const override { return size_; }
   PageCount max_fetch() const override { return max_fetch_; }
+  const FetchStages* stages() const override { return stages_.get(); }
 
  private:
   RequestLane<FetchRpc>* Through(FetchLane lane) const {
@@ -64,6 +67,8 @@ class RemotePageSource final : public PageSource {
   const uint64_t volume_id_;
   const PageCount size_;
   const PageCount max_fetch_;
+  // Shared with the fetches under way, which may end after it.
+  const std::shared_ptr<FetchStages> stages_ = std::make_shared<FetchStages>();
 };
 
 class GrpcPageServer final : public PageServer {

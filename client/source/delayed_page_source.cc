@@ -47,6 +47,7 @@ class DelayedPageSource final : public PageSource {
 
   PageCount size() const override { return inner_->size(); }
   PageCount max_fetch() const override { return inner_->max_fetch(); }
+  const FetchStages* stages() const override { return inner_->stages(); }
 
  private:
   // Whether the next fetch is held up.

@@ -80,6 +80,7 @@ class FaultyPageSource final : public PageSource {
 
   PageCount size() const override { return inner_->size(); }
   PageCount max_fetch() const override { return inner_->max_fetch(); }
+  const FetchStages* stages() const override { return inner_->stages(); }
 
  private:
   absl::Status Choose(PageRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {

@@ -16,6 +16,7 @@
 #include <memory>
 #include <span>
 
+#include "client/latency_histogram.h"
 #include "proto/page.h"
 
 namespace faultline {
@@ -31,6 +32,12 @@ enum class FetchLane {
   kDemand,    // a thread of a target waits for it
   kPrefetch,  // one may soon
   kBulk,      // drain
+};
+
+// Where the time of demand fetches went, as far as a source can tell: on the way to the server and
+// back (with all that waits for it on this side), in the server, and of that in its store.
+struct FetchStages {
+  LatencyHistogram wire, server, store;
 };
 
 // Thread-safe: any method may be called from any thread.
@@ -53,6 +60,9 @@ class PageSource {
   // The pages that the volume has.
   virtual PageCount size() const = 0;
   virtual PageCount max_fetch() const = 0;
+
+  // Null where it cannot tell. Lives as long as the source.
+  virtual const FetchStages* stages() const { return nullptr; }
 };
 
 // Whether a fetch that failed with `status` may succeed when it is tried again.
