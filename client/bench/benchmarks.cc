@@ -30,6 +30,8 @@ constexpr Benchmark kBenchmarks[] = {
      256 * kPagesOfMiB, kCodecFlag | kLinkFlag, Drain},
     {"demand-under-drain", "Latency of the faults that wait while everything else is fetched",
      256 * kPagesOfMiB, kThreadsFlag | kCodecFlag | kLinkFlag, DemandUnderDrain},
+    {"replay", "Second start of a program whose working set was recorded at the first", 20000,
+     kThreadsFlag | kCodecFlag | kLinkFlag, Replay},
     {"writeback", "Batches of pages written to a volume, until they are acknowledged",
      128 * kPagesOfMiB, kCodecFlag | kLinkFlag | kWriteFlags, Writeback},
     {"import", "Speed of volume import and export", 1024 * kPagesOfMiB, kCodecFlag,
@@ -55,16 +57,20 @@ std::vector<StandardRun> StandardSet(const BenchOptions& options) {
   for (const Benchmark& benchmark : Benchmarks()) add(benchmark, "");
   // What each policy is good for, and what it costs where there is nothing to guess.
   for (const char* policy : {"sequential", "majority", "streams"}) {
-    for (const char* name : {"fault-seq", "fault-stride", "fault-random"}) {
+    for (const char* name : {"fault-seq", "fault-stride", "fault-zipf", "fault-random"}) {
       add(Find(name), absl::StrCat(", prefetch ", policy)).prefetch = policy;
     }
   }
+  // A round trip without a link, which takes processor time of its own.
+  add(Find("drain"), ", fetches 10 ms late").stack.agent.push_back("--fetch-delay=10ms");
   if (options.transport == Transport::kUnix) return runs;  // a link is one of TCP
   constexpr uint64_t kGigabit = 125'000'000;
   add(Find("drain"), ", 1gbit").stack.link.bytes_per_second = kGigabit;
   BenchOptions& compressed = add(Find("drain"), ", 1gbit, lz4");
   compressed.stack.link.bytes_per_second = kGigabit;
   compressed.codec = "lz4";
+  // The same link, wide and short, shows what it costs by itself.
+  add(Find("drain"), ", 100gbit").stack.link.bytes_per_second = 100 * kGigabit;
   add(Find("drain"), ", 10ms round trip").stack.link.delay = absl::Milliseconds(5);
   return runs;
 }

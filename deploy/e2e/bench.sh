@@ -14,7 +14,7 @@ bench() {
 
 names=$(bench --list --output=json | jq -r '.[].name' | xargs)
 expect "the benchmarks" "fault-random fault-seq fault-stride fault-zipf threads drain \
-demand-under-drain writeback import" "$names"
+demand-under-drain replay writeback import" "$names"
 
 plots=()
 if command -v gnuplot >/dev/null; then
@@ -26,7 +26,7 @@ fi
 bench all --quick --directory="$scratch/dir" --output=json --csv="$scratch/bench.csv" \
   "${plots[@]}" >"$scratch/bench.json"
 expect_match "the benchmarks of all" \
-  "^$names fault-seq, prefetch sequential .*drain, 1gbit drain, 1gbit, lz4 drain, 10ms round trip$" \
+  "^$names fault-seq, prefetch sequential .*drain, fetches 10 ms late drain, 1gbit drain, 1gbit, lz4 drain, 100gbit drain, 10ms round trip$" \
   "$(jq -r '.[].benchmark' "$scratch/bench.json" | xargs)"
 # Whatever else it does, a policy has something to guess where every page follows the other.
 jq -e '.[] | select(.benchmark == "fault-seq, prefetch majority").details[] |
