@@ -5,7 +5,6 @@
 #include <absl/strings/str_cat.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <atomic>
@@ -18,7 +17,6 @@
 #include <vector>
 
 #include "client/attach/fake_pager.h"
-#include "client/attach/handover_socket.h"
 #include "client/attach/test_peer.h"
 #include "proto/log.h"
 #include "proto/mutex.h"
@@ -612,79 +610,6 @@ TEST_F(HandoverServerTest, ConnectionsEndWithTheServer) {
   server_.reset();
   EXPECT_EQ(peer.ReadToEnd(), "");
   EXPECT_FALSE(std::filesystem::exists(options_.socket_path));
-}
-
-class ListeningSocketTest : public HandoverServerTest {};
-
-TEST_F(ListeningSocketTest, HasTheModeThatWasAskedFor) {
-  for (const mode_t mode : {0600, 0660, 0666}) {
-    absl::StatusOr<ListeningSocket> socket = ListeningSocket::Open(options_.socket_path, mode);
-    ASSERT_TRUE(socket.ok()) << socket.status();
-    struct stat info;
-    ASSERT_EQ(stat(options_.socket_path.c_str(), &info), 0);
-    EXPECT_EQ(info.st_mode & 0777, mode);
-  }
-}
-
-TEST_F(ListeningSocketTest, SocketInUseIsAnError) {
-  absl::StatusOr<ListeningSocket> first = ListeningSocket::Open(options_.socket_path, 0600);
-  ASSERT_TRUE(first.ok()) << first.status();
-  absl::StatusOr<ListeningSocket> second = ListeningSocket::Open(options_.socket_path, 0600);
-  EXPECT_EQ(second.status().message(),
-            absl::StrCat("another process listens on ", options_.socket_path,
-                         "; stop it or choose another path"));
-  TestPeer peer(options_.socket_path);  // the first still has its path
-}
-
-TEST_F(ListeningSocketTest, SocketOfADeadAgentIsReplaced) {
-  const pid_t child = fork();
-  if (child == 0) {
-    absl::StatusOr<ListeningSocket> socket = ListeningSocket::Open(options_.socket_path, 0600);
-    _exit(socket.ok() ? 0 : 1);  // without removing the path
-  }
-  int status = -1;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  ASSERT_EQ(status, 0);
-  ASSERT_TRUE(std::filesystem::exists(options_.socket_path));
-  absl::StatusOr<ListeningSocket> socket = ListeningSocket::Open(options_.socket_path, 0600);
-  EXPECT_TRUE(socket.ok()) << socket.status();
-}
-
-TEST_F(ListeningSocketTest, OtherFilesAreNotReplaced) {
-  ASSERT_TRUE(std::filesystem::create_directory(options_.socket_path));
-  absl::StatusOr<ListeningSocket> socket = ListeningSocket::Open(options_.socket_path, 0600);
-  EXPECT_EQ(socket.status().message(),
-            absl::StrCat(options_.socket_path,
-                         " exists and is no socket; remove it or choose another path"));
-}
-
-TEST_F(ListeningSocketTest, CreatesOneMissingFolderAndNoMore) {
-  absl::StatusOr<ListeningSocket> one =
-      ListeningSocket::Open(absl::StrCat(folder_, "/new/s"), 0600);
-  EXPECT_TRUE(one.ok()) << one.status();
-  absl::StatusOr<ListeningSocket> two =
-      ListeningSocket::Open(absl::StrCat(folder_, "/a/b/s"), 0600);
-  EXPECT_EQ(two.status().message(), absl::StrCat("cannot create the socket's folder ", folder_,
-                                                 "/a/b: No such file or directory"));
-}
-
-TEST_F(ListeningSocketTest, PathsThatFitNoSocketAreRefused) {
-  for (const size_t length : {0, 108}) {
-    absl::StatusOr<ListeningSocket> socket = ListeningSocket::Open(std::string(length, 'p'), 0600);
-    EXPECT_TRUE(absl::StartsWith(socket.status().message(), "a socket's path has 1 to 107 bytes"))
-        << socket.status();
-  }
-}
-
-TEST_F(ListeningSocketTest, LeavesThePathToWhoeverTookIt) {
-  absl::StatusOr<ListeningSocket> old = ListeningSocket::Open(options_.socket_path, 0600);
-  ASSERT_TRUE(old.ok()) << old.status();
-  const std::string aside = absl::StrCat(folder_, "/aside");  // so that the inode stays in use
-  std::filesystem::rename(options_.socket_path, aside);
-  absl::StatusOr<ListeningSocket> next = ListeningSocket::Open(options_.socket_path, 0600);
-  ASSERT_TRUE(next.ok()) << next.status();
-  { const ListeningSocket gone = *std::move(old); }
-  TestPeer peer(options_.socket_path);
 }
 
 }  // namespace
