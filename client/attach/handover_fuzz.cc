@@ -51,7 +51,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const bool has_mappings = request->kind == faultline::HandoverRequest::Kind::kAttach ||
                               request->kind == faultline::HandoverRequest::Kind::kFirecracker;
     if (has_mappings == request->mappings.empty()) abort();
-    if (request->memfds >= faultline::kMaxHandoverDescriptors) abort();
+    if (request->further_descriptors >= faultline::kMaxHandoverDescriptors) abort();
   }
   return 0;
 }

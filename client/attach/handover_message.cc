@@ -135,8 +135,45 @@ absl::Status CheckPageSize(const json& object, absl::string_view where) {
   return absl::OkStatus();
 }
 
+// The descriptors that a request names, of those that follow the userfaultfd.
+class NamedDescriptors {
+ public:
+  // The descriptor `object[key]`; nothing where there is no such key.
+  absl::StatusOr<std::optional<uint64_t>> Find(const json& object, const char* key,
+                                               absl::string_view where) {
+    absl::StatusOr<std::optional<uint64_t>> index = FindNumber(object, key, where);
+    if (!index.ok() || !*index) return index;
+    if (**index >= named_.size()) {
+      return absl::InvalidArgumentError(absl::StrCat(where, "\"", key, "\" is ", **index,
+                                                     "; at most ", named_.size(),
+                                                     " descriptors may follow the userfaultfd"));
+    }
+    named_[**index] = true;
+    return index;
+  }
+
+  bool Has(uint64_t index) const { return named_[index]; }
+
+  // How many there are. INVALID_ARGUMENT where one is left out.
+  absl::StatusOr<size_t> Count() const {
+    size_t count = 0;
+    for (size_t i = 0; i < named_.size(); ++i) {
+      if (!named_[i]) continue;
+      if (i > count) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "nothing names the descriptor ", count, " after the userfaultfd, but something ", i));
+      }
+      count = i + 1;
+    }
+    return count;
+  }
+
+ private:
+  std::vector<bool> named_ = std::vector<bool>(kMaxHandoverDescriptors - 1);
+};
+
 absl::Status ParseMapping(const json& object, size_t index, HandoverRequest* request,
-                          std::vector<bool>* memfds) {
+                          NamedDescriptors* descriptors) {
   const std::string where = absl::StrCat("mapping ", index, ": ");
   if (!object.is_object()) {
     return absl::InvalidArgumentError(absl::StrCat(where, Quoted(object), " is not an object"));
@@ -158,20 +195,14 @@ absl::Status ParseMapping(const json& object, size_t index, HandoverRequest* req
   request->mappings.push_back({*address, *size, *offset});
   if (firecracker) return absl::OkStatus();
 
-  absl::StatusOr<std::optional<uint64_t>> memfd = FindNumber(object, "memfd", where);
+  absl::StatusOr<std::optional<uint64_t>> memfd = descriptors->Find(object, "memfd", where);
   if (!memfd.ok()) return memfd.status();
-  if (!*memfd) return absl::OkStatus();
-  if (**memfd >= memfds->size()) {
-    return absl::InvalidArgumentError(absl::StrCat(where, "\"memfd\" is ", **memfd, "; at most ",
-                                                   memfds->size(),
-                                                   " descriptors may follow the userfaultfd"));
-  }
-  (*memfds)[**memfd] = true;
-  request->mappings.back().shared = true;
+  request->mappings.back().shared = memfd->has_value();
   return absl::OkStatus();
 }
 
-absl::Status ParseMappings(const json& array, HandoverRequest* request) {
+absl::Status ParseMappings(const json& array, HandoverRequest* request,
+                           NamedDescriptors* descriptors) {
   if (!array.is_array()) {
     return absl::InvalidArgumentError(
         absl::StrCat("\"mappings\" is ", Quoted(array), ", not an array"));
@@ -183,20 +214,28 @@ absl::Status ParseMappings(const json& array, HandoverRequest* request) {
     return absl::InvalidArgumentError(absl::StrCat(array.size(), " mappings; at most ",
                                                    kMaxHandoverMappings, " fit in one handover"));
   }
-  std::vector<bool> memfds(kMaxHandoverDescriptors - 1);
   for (size_t i = 0; i < array.size(); ++i) {
-    if (absl::Status status = ParseMapping(array[i], i, request, &memfds); !status.ok()) {
+    if (absl::Status status = ParseMapping(array[i], i, request, descriptors); !status.ok()) {
       return status;
     }
   }
-  for (size_t i = 0; i < memfds.size(); ++i) {
-    if (!memfds[i]) continue;
-    if (i > request->memfds) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("no mapping has \"memfd\":", request->memfds, ", but one has ", i));
-    }
-    request->memfds = i + 1;
+  return absl::OkStatus();
+}
+
+// Of a request in our form, beside its mappings.
+absl::Status ParseDescriptors(const json& object, NamedDescriptors* descriptors,
+                              HandoverRequest* request) {
+  const NamedDescriptors of_mappings = *descriptors;
+  absl::StatusOr<std::optional<uint64_t>> pidfd = descriptors->Find(object, "pidfd", "");
+  if (!pidfd.ok()) return pidfd.status();
+  if (*pidfd && of_mappings.Has(**pidfd)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"pidfd\" is ", **pidfd, ", which is a mapping's \"memfd\", too"));
   }
+  request->pidfd = *pidfd;
+  absl::StatusOr<size_t> count = descriptors->Count();
+  if (!count.ok()) return count.status();
+  request->further_descriptors = *count;
   return absl::OkStatus();
 }
 
@@ -232,7 +271,8 @@ absl::Status FindParsed(const json& object, const char* key,
 absl::Status ParseAttach(const json& object, HandoverRequest* request) {
   request->kind = HandoverRequest::Kind::kAttach;
   absl::Status status = CheckKeys(
-      object, {"volume", "mappings", "mode", "register", "drain", "prefetch", "working_set"}, "");
+      object,
+      {"volume", "mappings", "mode", "register", "drain", "prefetch", "working_set", "pidfd"}, "");
   if (!status.ok()) return status;
   if (status = ParseVolume(object, request); !status.ok()) return status;
   if (const auto mode = object.find("mode"); mode != object.end()) {
@@ -262,7 +302,9 @@ absl::Status ParseAttach(const json& object, HandoverRequest* request) {
   }
   const auto mappings = object.find("mappings");
   if (mappings == object.end()) return absl::InvalidArgumentError("\"mappings\" is missing");
-  return ParseMappings(*mappings, request);
+  NamedDescriptors descriptors;
+  if (status = ParseMappings(*mappings, request, &descriptors); !status.ok()) return status;
+  return ParseDescriptors(object, &descriptors, request);
 }
 
 absl::Status ParseQuery(const json& object, HandoverRequest* request) {
@@ -311,7 +353,8 @@ absl::StatusOr<HandoverRequest> ParseHandover(absl::string_view text) {
   absl::Status status;
   if (root.is_array()) {
     request.kind = HandoverRequest::Kind::kFirecracker;
-    status = ParseMappings(root, &request);
+    NamedDescriptors none;
+    status = ParseMappings(root, &request, &none);
   } else if (root.is_object()) {
     status = ParseObject(root, &request);
   } else {

@@ -6,15 +6,22 @@
 //   [MAPPING, ...]                                   Firecracker's handover; never answered
 //   {"volume":NAME,"mappings":[MAPPING, ...],
 //    "mode":"lazy","register":BOOL,"drain":BOOL,
-//    "prefetch":POLICY,"working_set":USE}            a handover; answered with the attachment's id
+//    "prefetch":POLICY,"working_set":USE,
+//    "pidfd":INDEX}                                  a handover; answered with the attachment's id
 //   {"detach":true}                                  ends the attachment made on this connection
 //   {"query":"volume","volume":NAME}                 answered with the volume's size
 //   {"query":"attachments"}                          answered with the state of every attachment
 // MAPPING: {"base_host_virt_addr":N,"size":N,"offset":N,"page_size":N,"memfd":INDEX}, all in bytes.
 // "page_size" may be missing: then "page_size_kib" is taken, which means bytes too, or else 4096.
 // "mode" (default "lazy"), "register" (default false), "drain", "prefetch" and "working_set"
-// (default as the agent's flags of these names) and "memfd" may be missing. INDEX counts the
-// descriptors that follow the userfaultfd, from 0.
+// (default as the agent's flags of these names), "pidfd" and "memfd" may be missing. INDEX counts
+// the descriptors that follow the userfaultfd, from 0.
+//
+// "pidfd" is for a peer that hands over the memory of another process: a pidfd of that process,
+// whose end then is the attachment's, and which dies where the fault policy says so. (Not its
+// number, which may come to mean another process while the text is under way.) Anybody can have a
+// pidfd of anybody, so the agent asks for more: the peer must be root or the user that the process
+// runs as, so that it could kill the process itself. See HandoverTarget in peer_process.h.
 //
 // In Firecracker's form unknown keys are ignored, since its newer versions add some; in ours they
 // are errors. In both, a key that stands twice is one.
@@ -49,9 +56,11 @@ struct HandoverRequest {
   std::optional<bool> drain;  // none: as the agent has been told
   std::optional<PrefetchPolicy> prefetch;
   std::optional<WorkingSetUse> working_set;
-  // How many descriptors follow the userfaultfd: as many as the mappings name. They are not needed
-  // to fill memory with UFFDIO_COPY, which is how this version does it.
-  size_t memfds = 0;
+  // Which of the descriptors that follow the userfaultfd tells the target; none: it is the peer.
+  std::optional<size_t> pidfd;
+  // How many descriptors follow the userfaultfd: as many as the request names. Those of mappings
+  // are not needed to fill memory with UFFDIO_COPY, which is how this version does it.
+  size_t further_descriptors = 0;
 };
 
 // Whether `text` begins as a handover in Firecracker's form does: its peer takes no answer.

@@ -132,7 +132,14 @@ std::vector<Refused> RefusedRequests() {
       {"MemfdNegative", R"({"volume":"vm","mappings":[)" + MappingText(R"(,"memfd":-1)") + "]}",
        R"("memfd" is -1, not a whole number)"},
       {"MemfdGap", R"({"volume":"vm","mappings":[)" + MappingText(R"(,"memfd":1)") + "]}",
-       R"(no mapping has "memfd":0, but one has 1)"},
+       "nothing names the descriptor 0 after the userfaultfd, but something 1"},
+      {"PidfdTooLarge", Ours(R"(,"pidfd":15)"), R"("pidfd" is 15; at most 15 descriptors)"},
+      {"PidfdGap", Ours(R"(,"pidfd":2)"),
+       "nothing names the descriptor 0 after the userfaultfd, but something 2"},
+      {"PidfdText", Ours(R"(,"pidfd":"0")"), R"("pidfd" is "0", not a whole number)"},
+      {"PidfdIsMemfd",
+       R"({"volume":"vm","pidfd":0,"mappings":[)" + MappingText(R"(,"memfd":0)") + "]}",
+       R"("pidfd" is 0, which is a mapping's "memfd", too)"},
       {"DetachFalse", R"({"detach":false})", R"("detach" is false, not true)"},
       {"DetachAndMore", R"({"detach":true,"volume":"vm"})", R"(unknown key "volume")"},
       {"QueryUnknown", query("\"pages\""), R"("query" is "pages", not "attachments" or "volume")"},
@@ -189,7 +196,21 @@ TEST(HandoverMessage, OurFormKeepsWhatItSays) {
   EXPECT_TRUE(request->register_ranges);
   EXPECT_EQ(request->drain, std::optional<bool>(false));
   EXPECT_EQ(request->mappings.size(), 3u);
-  EXPECT_EQ(request->memfds, 2u);
+  EXPECT_EQ(request->further_descriptors, 2u);
+}
+
+TEST(HandoverMessage, PidfdMayStandAnywhereAmongTheDescriptors) {
+  EXPECT_EQ(ParseHandover(Ours(""))->pidfd, std::nullopt);
+  absl::StatusOr<HandoverRequest> alone = ParseHandover(Ours(R"(,"pidfd":0)"));
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  EXPECT_EQ(alone->pidfd, std::optional<size_t>(0));
+  EXPECT_EQ(alone->further_descriptors, 1u);
+  absl::StatusOr<HandoverRequest> between = ParseHandover(
+      absl::StrCat(R"({"volume":"vm","pidfd":1,"mappings":[)", MappingText(R"(,"memfd":0)"), ",",
+                   MappingText(R"(,"memfd":2)"), "]}"));
+  ASSERT_TRUE(between.ok()) << between.status();
+  EXPECT_EQ(between->pidfd, std::optional<size_t>(1));
+  EXPECT_EQ(between->further_descriptors, 3u);
 }
 
 TEST(HandoverMessage, LargestNumbersAreKept) {

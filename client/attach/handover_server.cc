@@ -379,6 +379,15 @@ void EpollHandoverServer::OnRequest(uint64_t id, Connection& c, HandoverRequest 
       return;
     }
     job.uffd = std::move(c.descriptors.front());
+    if (request.pidfd) {
+      absl::StatusOr<PeerProcess> target =
+          HandoverTarget(c.peer, std::move(c.descriptors[1 + *request.pidfd]));
+      if (!target.ok()) {
+        Refuse(c, firecracker, target.status());
+        return;
+      }
+      job.peer = *std::move(target);
+    }
     c.descriptors.clear();
   } else if (request.kind == Kind::kDetach && !c.attachment) {
     Refuse(c, false, absl::FailedPreconditionError("this connection has no attachment to detach"));
@@ -387,7 +396,7 @@ void EpollHandoverServer::OnRequest(uint64_t id, Connection& c, HandoverRequest 
   job.connection = id;
   job.request = std::move(request);
   job.attachment = c.attachment;
-  if (c.peer.pidfd) {
+  if (c.peer.pidfd && !job.peer.pidfd) {
     absl::StatusOr<PeerProcess> peer = c.peer.Duplicate();
     if (!peer.ok()) {
       Refuse(c, firecracker, peer.status());
@@ -422,10 +431,11 @@ absl::Status EpollHandoverServer::CheckDescriptors(const Connection& c,
         "this connection has attachment ", *c.attachment, "; use another connection for a second"));
   }
   const size_t further = c.descriptors.size() - 1;
-  if (further == request.memfds) return absl::OkStatus();
+  const size_t named = request.further_descriptors;
+  if (further == named) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
-      further, " descriptors came after the userfaultfd, but the mappings name ", request.memfds,
-      further > request.memfds ? "; send no others" : "; send one for each \"memfd\""));
+      further, " descriptors came after the userfaultfd, but the request names ", named,
+      further > named ? "; send no others" : "; send one for each \"memfd\" and \"pidfd\""));
 }
 
 void EpollHandoverServer::OnEnd(Connection& c) {

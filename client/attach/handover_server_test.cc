@@ -280,15 +280,15 @@ TEST_F(HandoverServerTest, RefusesDescriptorsThatDoNotFit) {
   {
     TestPeer peer = Connect();
     peer.Send(Ours(m), {uffd_.get(), 0});
-    EXPECT_EQ(peer.ReadLine(), Error("1 descriptors came after the userfaultfd, but the mappings "
-                                     "name 0; send no others"));
+    EXPECT_EQ(peer.ReadLine(), Error("1 descriptors came after the userfaultfd, but the request "
+                                     "names 0; send no others"));
   }
   {
     TestPeer peer = Connect();
     peer.Send(Ours(MappingText(0x10000, 4096, 0, ",\"memfd\":0")), {uffd_.get()});
     EXPECT_EQ(peer.ReadLine(),
-              Error("0 descriptors came after the userfaultfd, but the mappings name 1; send one "
-                    "for each \\\"memfd\\\""));
+              Error("0 descriptors came after the userfaultfd, but the request names 1; send one "
+                    "for each \\\"memfd\\\" and \\\"pidfd\\\""));
   }
   {
     TestPeer peer = Connect();
@@ -307,6 +307,27 @@ TEST_F(HandoverServerTest, MemfdsMayFollowTheUserfaultfd) {
   TestPeer peer = Connect();
   peer.Send(Ours(MappingText(0x10000, 4096, 0, ",\"memfd\":0")), {uffd_.get(), memfd.get()});
   EXPECT_EQ(peer.ReadLine(), R"({"attachment":1,"status":"ok"})");
+}
+
+// Whom a peer may speak for is peer_process_test.cc's matter.
+TEST_F(HandoverServerTest, AnotherProcessMayBeHandedOver) {
+  Start();
+  const pid_t target = fork();
+  if (target == 0) {
+    while (true) pause();
+  }
+  const UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, target, 0)));
+  const std::string text = R"({"volume":"vm","pidfd":0,"mappings":[)" + MappingText() + "]}";
+  TestPeer peer = Connect();
+  peer.Send(text, {uffd_.get(), pidfd.get()});
+  EXPECT_EQ(peer.ReadLine(), R"({"attachment":1,"status":"ok"})");
+  EXPECT_EQ(pager_.Attachments().at(0).pid, target);
+  ASSERT_EQ(kill(target, SIGKILL), 0);
+  ASSERT_EQ(waitpid(target, nullptr, 0), target);
+  TestPeer late = Connect();
+  late.Send(text, {uffd_.get(), pidfd.get()});
+  EXPECT_EQ(late.ReadLine(), Error("the process whose memory is handed over has ended"));
+  EXPECT_EQ(executioner_.count(), 0u);
 }
 
 // The descriptor comes with either part, so both orders are covered at every position.

@@ -51,7 +51,7 @@ struct HandoverWorkersOptions {
 struct HandoverJob {
   uint64_t connection = 0;  // told back with the outcome
   HandoverRequest request;
-  PeerProcess peer;
+  PeerProcess peer;                             // or the process that it has handed over
   UniqueFd uffd;                                // of a handover
   std::optional<AttachmentId> attachment;       // that `connection` has; what kDetach ends
   std::chrono::steady_clock::time_point begin;  // set by Submit

@@ -12,10 +12,11 @@
 
 namespace faultline {
 
-// The process that connected to a Unix socket.
+// A process that connected to a Unix socket, or that such a one speaks for.
 struct PeerProcess {
-  pid_t pid = 0;   // 0 where it is in a PID namespace that this process cannot see into
-  UniqueFd pidfd;  // readable when the process has ended
+  pid_t pid = 0;    // 0 where it is in a PID namespace that this process cannot see into
+  uid_t user = -1;  // its effective user when it connected
+  UniqueFd pidfd;   // readable when the process has ended
 
   absl::StatusOr<PeerProcess> Duplicate() const;
   bool HasEnded() const;
@@ -25,6 +26,13 @@ struct PeerProcess {
 
 // FAILED_PRECONDITION, saying what to do, where the peer cannot be watched.
 absl::StatusOr<PeerProcess> PeerOf(int connected_socket);
+
+// The process of `pidfd`, for which `peer` hands over memory. PERMISSION_DENIED unless `peer` is
+// root, or `pidfd`'s process runs as the user that `peer` is, by its real, effective and saved user
+// ids alike: a peer who could not kill the process must not get this process to do it.
+// INVALID_ARGUMENT where `pidfd` is none; FAILED_PRECONDITION where its process has ended or is in
+// a PID namespace that this process cannot see into.
+absl::StatusOr<PeerProcess> HandoverTarget(const PeerProcess& peer, UniqueFd pidfd);
 
 // Sends SIGKILL.
 absl::Status KillPeer(const PeerProcess& peer);
