@@ -31,6 +31,7 @@ using RegisterCommands = void (*)(CLI::App* app, Session* session);
 
 void RegisterVolumeCommands(CLI::App* app, Session* session);
 void RegisterServerCommands(CLI::App* app, Session* session);
+void RegisterAttachCommand(CLI::App* app, Session* session);
 void RegisterAttachmentsCommand(CLI::App* app, Session* session);
 void RegisterDemoCommand(CLI::App* app, Session* session);
 void RegisterBenchCommand(CLI::App* app, Session* session);

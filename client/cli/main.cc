@@ -16,9 +16,9 @@ namespace faultline {
 namespace {
 
 constexpr RegisterCommands kCommands[] = {
-    RegisterVolumeCommands, RegisterServerCommands,    RegisterAttachmentsCommand,
-    RegisterDemoCommand,    RegisterBenchCommand,      RegisterChurnCommand,
-    RegisterLabCommand,     RegisterCompletionCommand,
+    RegisterVolumeCommands,     RegisterServerCommands, RegisterAttachCommand,
+    RegisterAttachmentsCommand, RegisterDemoCommand,    RegisterBenchCommand,
+    RegisterChurnCommand,       RegisterLabCommand,     RegisterCompletionCommand,
 };
 
 constexpr int kFailure = 1;

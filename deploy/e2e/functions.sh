@@ -20,6 +20,7 @@ readonly PATIENCE=60
 
 declare -A pid=()  # of what spawn() has started, by name
 declare -a mounted=()
+declare -a outside=()  # files outside of $scratch that a test makes, to be removed
 # Short: the path of a socket may have 107 bytes.
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/fl-e2e.XXXXXX")
 store=rocksdb:$scratch/store
@@ -41,7 +42,7 @@ cleanup() {
     done
   fi
   for directory in "${mounted[@]}"; do umount "$directory"; done
-  rm -rf "$scratch"
+  rm -rf "$scratch" "${outside[@]}"
   exit "$status"
 }
 trap cleanup EXIT
