@@ -68,6 +68,11 @@ class FakePager : public Pager {
     while (attached_.size() != count) changed_.Wait(mu_);
   }
 
+  AttachmentOptions OptionsOf(AttachmentId id) const {
+    MutexLock lock(mu_);
+    return attached_.at(id).options;
+  }
+
   std::vector<Mapping> MappingsOf(AttachmentId id) const {
     MutexLock lock(mu_);
     return attached_.at(id).mappings;

@@ -270,9 +270,10 @@ absl::Status FindParsed(const json& object, const char* key,
 
 absl::Status ParseAttach(const json& object, HandoverRequest* request) {
   request->kind = HandoverRequest::Kind::kAttach;
-  absl::Status status = CheckKeys(
-      object,
-      {"volume", "mappings", "mode", "register", "drain", "prefetch", "working_set", "pidfd"}, "");
+  absl::Status status = CheckKeys(object,
+                                  {"volume", "mappings", "mode", "register", "drain", "prefetch",
+                                   "working_set", "shared_discard", "pidfd"},
+                                  "");
   if (!status.ok()) return status;
   if (status = ParseVolume(object, request); !status.ok()) return status;
   if (const auto mode = object.find("mode"); mode != object.end()) {
@@ -297,6 +298,10 @@ absl::Status ParseAttach(const json& object, HandoverRequest* request) {
     return status;
   }
   if (status = FindParsed(object, "working_set", &ParseWorkingSetUse, &request->working_set);
+      !status.ok()) {
+    return status;
+  }
+  if (status = FindParsed(object, "shared_discard", &ParseSharedDiscard, &request->shared_discard);
       !status.ok()) {
     return status;
   }

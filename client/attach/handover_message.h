@@ -7,14 +7,16 @@
 //   {"volume":NAME,"mappings":[MAPPING, ...],
 //    "mode":"lazy","register":BOOL,"drain":BOOL,
 //    "prefetch":POLICY,"working_set":USE,
-//    "pidfd":INDEX}                                  a handover; answered with the attachment's id
+//    "shared_discard":WHAT,"pidfd":INDEX}                                  a handover; answered
+//    with the attachment's id
 //   {"detach":true}                                  ends the attachment made on this connection
 //   {"query":"volume","volume":NAME}                 answered with the volume's size
 //   {"query":"attachments"}                          answered with the state of every attachment
 // MAPPING: {"base_host_virt_addr":N,"size":N,"offset":N,"page_size":N,"memfd":INDEX}, all in bytes.
 // "page_size" may be missing: then "page_size_kib" is taken, which means bytes too, or else 4096.
-// "mode" (default "lazy"), "register" (default false), "drain", "prefetch" and "working_set"
-// (default as the agent's flags of these names), "pidfd" and "memfd" may be missing. INDEX counts
+// "mode" (default "lazy"), "register" (default false), "drain", "prefetch", "working_set" and
+// "shared_discard" (default as the agent's flags of these names), "pidfd" and "memfd" may be
+// missing. INDEX counts
 // the descriptors that follow the userfaultfd, from 0.
 //
 // "pidfd" is for a peer that hands over the memory of another process: a pidfd of that process,
@@ -56,6 +58,7 @@ struct HandoverRequest {
   std::optional<bool> drain;  // none: as the agent has been told
   std::optional<PrefetchPolicy> prefetch;
   std::optional<WorkingSetUse> working_set;
+  std::optional<SharedDiscard> shared_discard;
   // Which of the descriptors that follow the userfaultfd tells the target; none: it is the peer.
   std::optional<size_t> pidfd;
   // How many descriptors follow the userfaultfd: as many as the request names. Those of mappings

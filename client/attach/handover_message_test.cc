@@ -120,6 +120,7 @@ std::vector<Refused> RefusedRequests() {
       {"PrefetchNoName", Ours(R"(,"prefetch":true)"), R"("prefetch": unknown prefetch policy)"},
       {"PrefetchUnknown", Ours(R"(,"prefetch":"oracle")"), "known are none, sequential"},
       {"WorkingSetUnknown", Ours(R"(,"working_set":"keep")"), "known are none, record"},
+      {"SharedDiscardUnknown", Ours(R"(,"shared_discard":"drop")"), R"("shared_discard": )"},
       {"UnknownKeyInMapping",
        R"({"volume":"vm","mappings":[)" + MappingText(R"(,"gpa_start":0)") + "]}",
        R"(mapping 0: unknown key "gpa_start")"},
@@ -197,6 +198,14 @@ TEST(HandoverMessage, OurFormKeepsWhatItSays) {
   EXPECT_EQ(request->drain, std::optional<bool>(false));
   EXPECT_EQ(request->mappings.size(), 3u);
   EXPECT_EQ(request->further_descriptors, 2u);
+}
+
+TEST(HandoverMessage, SharedDiscardIsByAttachment) {
+  EXPECT_EQ(ParseHandover(Ours(""))->shared_discard, std::nullopt);
+  EXPECT_EQ(ParseHandover(Ours(R"(,"shared_discard":"zero")"))->shared_discard,
+            SharedDiscard::kZero);
+  EXPECT_EQ(ParseHandover(Ours(R"(,"shared_discard":"keep")"))->shared_discard,
+            SharedDiscard::kKeep);
 }
 
 TEST(HandoverMessage, PidfdMayStandAnywhereAmongTheDescriptors) {

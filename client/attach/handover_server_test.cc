@@ -174,6 +174,20 @@ TEST_F(HandoverServerTest, AttachesAndAnswersWithTheAttachment) {
   EXPECT_EQ(mappings[0].offset, 4096u);
 }
 
+TEST_F(HandoverServerTest, WhatARequestSaysGoesBeforeTheAgentsFlags) {
+  options_.workers.attachment.drain = true;
+  options_.workers.attachment.shared_discard = SharedDiscard::kKeep;
+  Start();
+  const std::string mappings = absl::StrCat("\"mappings\":[", MappingText(), "]}");
+  EXPECT_EQ(Ask(R"({"volume":"vm",)" + mappings), R"({"attachment":1,"status":"ok"})");
+  EXPECT_TRUE(pager_.OptionsOf(1).drain);
+  EXPECT_EQ(pager_.OptionsOf(1).shared_discard, SharedDiscard::kKeep);
+  EXPECT_EQ(Ask(R"({"volume":"vm","drain":false,"shared_discard":"zero",)" + mappings),
+            R"({"attachment":2,"status":"ok"})");
+  EXPECT_FALSE(pager_.OptionsOf(2).drain);
+  EXPECT_EQ(pager_.OptionsOf(2).shared_discard, SharedDiscard::kZero);
+}
+
 TEST_F(HandoverServerTest, DetachEndsTheAttachmentAndTheConnection) {
   Start();
   TestPeer peer = Connect();

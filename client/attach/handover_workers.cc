@@ -162,6 +162,8 @@ absl::StatusOr<AttachmentId> HandoverWorkers::Attach(HandoverJob& job,
   request.options.drain = job.request.drain.value_or(options_.attachment.drain);
   request.options.prefetch = job.request.prefetch.value_or(options_.attachment.prefetch);
   request.options.working_set = job.request.working_set.value_or(options_.attachment.working_set);
+  request.options.shared_discard =
+      job.request.shared_discard.value_or(options_.attachment.shared_discard);
   PrepareWorkingSet(&request);
   absl::StatusOr<PeerProcess> peer = job.peer.Duplicate();
   if (!peer.ok()) return peer.status();

@@ -20,6 +20,7 @@
 
 #include "client/attach/process_attach.h"
 #include "client/attach/target_memory.h"
+#include "client/attachment.h"
 #include "client/cli/command.h"
 #include "client/cli/flags.h"
 #include "client/cli/print.h"
@@ -47,7 +48,7 @@ struct AttachFlags {
   bool is_part = false;  // of the volume: an offset was given, even if it is 0
   std::string socket;
   std::optional<bool> drain;
-  std::string prefetch, working_set;  // empty: as the agent has been told
+  std::string prefetch, working_set, shared_discard;  // empty: as the agent has been told
   ProcessAttachOptions attach;
 
   MemoryChoice Choice() const {
@@ -99,6 +100,7 @@ json HandoverOf(const AttachFlags& flags, const TargetMemory& memory) {
   if (flags.drain) request["drain"] = *flags.drain;
   if (!flags.prefetch.empty()) request["prefetch"] = flags.prefetch;
   if (!flags.working_set.empty()) request["working_set"] = flags.working_set;
+  if (!flags.shared_discard.empty()) request["shared_discard"] = flags.shared_discard;
   return request;
 }
 
@@ -210,6 +212,11 @@ void AddPolicyFlags(CLI::App* command, AttachFlags* flags) {
               &ParsePrefetchPolicy, &flags->prefetch);
   add_checked("--working-set", "USE", "none, record, replay or both [as the agent's flag]",
               &ParseWorkingSetUse, &flags->working_set);
+  add_checked(
+      "--shared-discard", "WHAT",
+      "What shared memory reads as that is discarded before it was filled: keep (the "
+      "volume) or zero (a QEMU with a balloon or free page reporting) [as the agent's flag]",
+      &ParseSharedDiscard, &flags->shared_discard);
 }
 
 }  // namespace

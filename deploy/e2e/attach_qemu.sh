@@ -69,7 +69,7 @@ for user in "" "$unprivileged"; do
     # shellcheck disable=SC2086
     start_qemu "$backend" $user
     "$BIN/faultline" attach --pid="${pid[qemu]}" --socket="$agent_socket" --volume=ram "$choice" \
-      --device="$node"
+      --device="$node" --shared-discard=zero
     expect_ram_is_the_image
     rm -f "$memory_file"
   done
