@@ -65,6 +65,7 @@ struct CommandOptions {
   int fill_threads = 4;
   std::string fill_mode = "auto";
   PrefetchPolicy prefetch = PrefetchPolicy::kNone;
+  bool working_set = false;
   absl::Duration spin = PagerOptions().spin;
   absl::Duration fetch_delay = absl::ZeroDuration();
   double delay_share = 1;
@@ -126,6 +127,7 @@ absl::Status StartServerAndAgent(const CommandOptions& options, const std::strin
                  "--fill-mode=" + options.fill_mode,
                  absl::StrCat("--prefetch=", PrefetchPolicyName(options.prefetch)),
                  "--spin=" + absl::FormatDuration(options.spin)};
+  if (options.working_set) flags.agent.push_back("--working-set=both");
   if (options.fetch_delay > absl::ZeroDuration()) {
     flags.agent.push_back("--fetch-delay=" + absl::FormatDuration(options.fetch_delay));
     flags.agent.push_back(absl::StrCat("--fetch-delay-share=", options.delay_share));
@@ -300,6 +302,7 @@ std::string Configuration(const CommandOptions& options) {
   parts.push_back(absl::StrCat(options.fill_threads, " fill threads"));
   parts.push_back(options.no_drain ? "no drain" : "drain");
   parts.push_back(absl::StrCat("prefetch ", PrefetchPolicyName(options.prefetch)));
+  if (options.working_set) parts.push_back("working set recorded and replayed");
   if (options.fetch_delay > absl::ZeroDuration()) {
     parts.push_back(absl::StrCat(options.delay_share * 100, " % of fetches held up by ",
                                  absl::FormatDuration(options.fetch_delay)));
@@ -316,6 +319,10 @@ absl::Status CheckOptions(const CommandOptions& options) {
     return absl::InvalidArgumentError(absl::StrCat("--wrong-page=", *options.wrong_page,
                                                    ": the volume has ", options.VolumePages(),
                                                    " pages"));
+  }
+  if (options.working_set && options.source != "server") {
+    return absl::InvalidArgumentError(
+        "--working-set needs a server that keeps it: leave --source=memory out");
   }
   if (options.kill_server_every > absl::ZeroDuration() && options.source != "server") {
     return absl::InvalidArgumentError(
@@ -423,6 +430,9 @@ void AddSourceFlags(CLI::App* churn, CommandOptions* options) {
   AddParsed(churn, "--prefetch", "POLICY",
             "The agent's: none, sequential, majority or streams [none]", &ParsePrefetchPolicy,
             &options->prefetch);
+  churn->add_flag("--working-set", options->working_set,
+                  "Each generation's faults are recorded by the server and fetched first for the "
+                  "next ones");
   AddParsed(churn, "--spin", "DURATION",
             "How long the agent's reader stays awake for what follows; 0 for never [100us]",
             &ParseDuration, &options->spin);
