@@ -13,6 +13,7 @@ namespace {
 
 constexpr unsigned kFaultFlags = kThreadsFlag | kPrefetchFlag | kCodecFlag | kLinkFlag;
 constexpr uint64_t kPagesOfMiB = 256;
+constexpr uint64_t kLongDrainPages = 512 * kPagesOfMiB;
 
 constexpr Benchmark kBenchmarks[] = {
     {"fault-random",
@@ -61,8 +62,11 @@ std::vector<StandardRun> StandardSet(const BenchOptions& options) {
       add(Find(name), absl::StrCat(", prefetch ", policy)).prefetch = policy;
     }
   }
-  // A round trip without a link, which takes processor time of its own.
-  add(Find("drain"), ", fetches 10 ms late").stack.agent.push_back("--fetch-delay=10ms");
+  // A round trip without a link, which takes processor time of its own. It takes some round trips
+  // until the way is full.
+  BenchOptions& late = add(Find("drain"), ", fetches 10 ms late");
+  late.stack.agent.push_back("--fetch-delay=10ms");
+  late.pages = kLongDrainPages;
   if (options.transport == Transport::kUnix) return runs;  // a link is one of TCP
   constexpr uint64_t kGigabit = 125'000'000;
   add(Find("drain"), ", 1gbit").stack.link.bytes_per_second = kGigabit;
@@ -70,8 +74,12 @@ std::vector<StandardRun> StandardSet(const BenchOptions& options) {
   compressed.stack.link.bytes_per_second = kGigabit;
   compressed.codec = "lz4";
   // The same link, wide and short, shows what it costs by itself.
-  add(Find("drain"), ", 100gbit").stack.link.bytes_per_second = 100 * kGigabit;
-  add(Find("drain"), ", 10ms round trip").stack.link.delay = absl::Milliseconds(5);
+  BenchOptions& wide = add(Find("drain"), ", 100gbit");
+  wide.stack.link.bytes_per_second = 100 * kGigabit;
+  wide.pages = kLongDrainPages;
+  BenchOptions& distant = add(Find("drain"), ", 10ms round trip");
+  distant.stack.link.delay = absl::Milliseconds(5);
+  distant.pages = kLongDrainPages;
   return runs;
 }
 
