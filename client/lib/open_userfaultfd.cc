@@ -15,9 +15,9 @@ constexpr int kFlags = O_CLOEXEC | O_NONBLOCK;
 
 }  // namespace
 
-Failure OpenUserfaultfd(UniqueFd* uffd) {
-  if (const UniqueFd device(open("/dev/userfaultfd", O_RDWR | O_CLOEXEC)); device) {
-    uffd->reset(ioctl(device.get(), kUserfaultfdIocNew, kFlags));
+Failure OpenUserfaultfd(UniqueFd* uffd, const char* device) {
+  if (const UniqueFd node(open(device, O_RDWR | O_CLOEXEC)); node) {
+    uffd->reset(ioctl(node.get(), kUserfaultfdIocNew, kFlags));
     if (*uffd) return Success();
   }
   uffd->reset(static_cast<int>(syscall(SYS_userfaultfd, kFlags)));

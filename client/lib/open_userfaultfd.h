@@ -7,11 +7,11 @@
 
 namespace faultline {
 
-// Opens a userfaultfd of this process, close-on-exec and non-blocking: from /dev/userfaultfd, else
-// by the system call. Not with UFFD_USER_MODE_ONLY, which anybody may have: a system call that
+// Opens a userfaultfd of this process, close-on-exec and non-blocking: from `device`, else by the
+// system call. Not with UFFD_USER_MODE_ONLY, which anybody may have: a system call that
 // meets a page not filled yet would fail with EFAULT, and programs do not expect that of their
 // memory.
-Failure OpenUserfaultfd(UniqueFd* uffd);
+Failure OpenUserfaultfd(UniqueFd* uffd, const char* device = "/dev/userfaultfd");
 
 }  // namespace faultline
 
