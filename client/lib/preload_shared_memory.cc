@@ -115,8 +115,9 @@ int SharedMemory::Punch(int fd, int mode, uint64_t begin, uint64_t end) {
     const uintptr_t from = std::max(piece->start, start);
     const uintptr_t to = std::min(piece->end, stop);
     if (from >= to) continue;
-    // Not there, or read-only, in a child or by mprotect: the file is punched all the same, below.
-    if (Advise(from, to, MADV_REMOVE) != 0 && errno != ENOMEM && errno != EACCES) return -1;
+    // Where it is not there in a child (MADV_DONTFORK), or read-only for some kernels, the agent
+    // cannot be told: a hole that it does not know of would be filled again.
+    if (Advise(from, to, MADV_REMOVE) != 0) return -1;
   }
   // What is of the file but not mapped any more. It finds nothing where MADV_REMOVE has been.
   return count_ == 1 && pieces_[0].start <= start && stop <= pieces_[0].end
