@@ -37,6 +37,7 @@ void RegisterDemoCommand(CLI::App* app, Session* session);
 void RegisterBenchCommand(CLI::App* app, Session* session);
 void RegisterChurnCommand(CLI::App* app, Session* session);
 void RegisterLabCommand(CLI::App* app, Session* session);
+void RegisterVmCommands(CLI::App* app, Session* session);
 void RegisterCompletionCommand(CLI::App* app, Session* session);
 
 }  // namespace faultline

@@ -18,7 +18,8 @@ namespace {
 constexpr RegisterCommands kCommands[] = {
     RegisterVolumeCommands,     RegisterServerCommands, RegisterAttachCommand,
     RegisterAttachmentsCommand, RegisterDemoCommand,    RegisterBenchCommand,
-    RegisterChurnCommand,       RegisterLabCommand,     RegisterCompletionCommand,
+    RegisterChurnCommand,       RegisterLabCommand,     RegisterVmCommands,
+    RegisterCompletionCommand,
 };
 
 constexpr int kFailure = 1;

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef FAULTLINE_CLIENT_VM_MEMORY_ATTACHER_H_
+#define FAULTLINE_CLIENT_VM_MEMORY_ATTACHER_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "client/attachment.h"
+
+namespace faultline {
+
+// Which memory is to be served, and how.
+struct GuestMemory {
+  std::string agent_socket;
+  std::string volume;
+  uint64_t ram_bytes = 0;
+  // As the keys of a handover (handover_message.h); nothing: as the agent's flags say.
+  std::optional<bool> drain;
+  std::string prefetch;
+  std::string working_set;
+};
+
+// A way by which the RAM of a QEMU that is about to be started reaches an agent. For one QEMU; not
+// thread-safe.
+class MemoryAttacher {
+ public:
+  virtual ~MemoryAttacher() = default;
+
+  // Makes of `argv`, QEMU's command line, the one to be started.
+  virtual absl::Status Prepare(std::vector<std::string>* argv) = 0;
+
+  // Has the agent serve the RAM of process `pid`, which was started from that and waits for its
+  // device state (-incoming defer). From here on its pages are those of the volume: whatever is to
+  // be in it must be there. FAILED_PRECONDITION, saying what to change, where the RAM is not to be
+  // found or is not empty any more; else what the agent says.
+  virtual absl::StatusOr<AttachmentId> Attach(pid_t pid, const GuestMemory& memory) = 0;
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_VM_MEMORY_ATTACHER_H_

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// faultline vm save|restore
+#include <memory>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "client/cli/command.h"
+#include "client/cli/flags.h"
+#include "client/vm/vm_output.h"
+#include "client/vm/vm_restore.h"
+#include "client/vm/vm_save.h"
+#include "proto/volume_name.h"
+
+namespace faultline {
+namespace {
+
+struct VmFlags {
+  VmSaveOptions save;
+  VmRestoreOptions restore;
+};
+
+void AddQmp(CLI::App* app, std::string* qmp) {
+  app->add_option("--qmp", *qmp,
+                  "Path of QEMU's QMP socket, of -qmp unix:PATH,server=on,wait=off, that no other "
+                  "client is connected to")
+      ->required();
+}
+
+// The command that starts QEMU, and how its RAM comes.
+void AddIncoming(CLI::App* app, GuestMemory* memory, std::vector<std::string>* command) {
+  CLI::Option* drain = app->add_flag_callback(
+      "--drain", [memory] { memory->drain = true; },
+      "Fetch all of the RAM behind the faults, and tell how far it is");
+  app->add_flag_callback(
+         "--lazy", [memory] { memory->drain = false; },
+         "Fetch nothing but what is touched (and guessed, with --prefetch)")
+      ->excludes(drain);
+  app->add_option("--prefetch", memory->prefetch,
+                  "Pages to fetch before they are touched: none, sequential, majority or streams")
+      ->option_text("POLICY [as the agent's]");
+  app->add_option("COMMAND", *command,
+                  "Command line that starts QEMU with the machine as it was saved, after --; its "
+                  "-incoming is added. For RAM use -object memory-backend-ram, which gives memory "
+                  "back exactly")
+      ->required();
+}
+
+void AddSave(CLI::App* group, Session* session, const std::shared_ptr<VmFlags>& flags) {
+  CLI::App* app = group->add_subcommand(
+      "save",
+      "Saves the machine of a running QEMU: its RAM as volume NAME, its device state as volume "
+      "NAME-state.\nThe RAM must be a memory backend with share=on. The machine is stopped "
+      "meanwhile, and stays so unless told otherwise. Disks are not saved.");
+  AddQmp(app, &flags->save.qmp);
+  app->add_option("--volume", flags->save.store.volume, "Name of the volume")->required();
+  CLI::Option* go_on = app->add_flag_callback(
+      "--continue", [flags] { flags->save.after = AfterSave::kContinue; },
+      "Let the machine go on afterwards");
+  app->add_flag_callback(
+         "--quit", [flags] { flags->save.after = AfterSave::kQuit; }, "End its QEMU afterwards")
+      ->excludes(go_on);
+  app->add_flag("--replace", flags->save.store.replace,
+                "Replace a machine that is saved under this name");
+  AddParsed(app, "--codec", "raw|lz4|zstd [raw]", "How pages are compressed", ParseCodec,
+            &flags->save.store.codec);
+  app->footer("Example:  faultline vm save --qmp=/run/vm1.qmp --volume=vm1 --quit");
+  app->callback([session, flags] {
+    session->run = [session, flags] {
+      VmSaveOptions options = flags->save;
+      options.server = session->server;
+      if (absl::Status status = CheckVolumeName(options.store.volume); !status.ok()) return status;
+      return SaveVm(options, VmOutput("vm save", session->output));
+    };
+  });
+}
+
+void AddRestore(CLI::App* group, Session* session, const std::shared_ptr<VmFlags>& flags) {
+  CLI::App* app = group->add_subcommand(
+      "restore",
+      "Starts a QEMU with a saved machine, which runs at once: pages of its RAM come as they are "
+      "touched.\nQEMU ends with this command, and this command with QEMU. It tells what happens on "
+      "the standard error. Any number may run from what was saved once.");
+  app->add_option("--volume", flags->restore.memory.volume, "Name that the machine is saved under")
+      ->required();
+  app->add_option("--socket", flags->restore.memory.agent_socket,
+                  "Path of the agent's handover socket")
+      ->envname("FAULTLINE_SOCKET")
+      ->default_val("/run/faultline/agent.sock");
+  app->add_option("--working-set", flags->restore.memory.working_set,
+                  "What becomes of the pages that faults ask for: none, record (for later restores "
+                  "of this volume), replay (fetch those of earlier ones first) or both")
+      ->option_text("USE [as the agent's]");
+  AddIncoming(app, &flags->restore.memory, &flags->restore.command);
+  app->footer(
+      "Example:  faultline vm restore --volume=vm1 --drain -- qemu-system-x86_64 -m 512 \\\n"
+      "            -machine pc,memory-backend=mem0 -object memory-backend-ram,id=mem0,size=512M");
+  app->callback([session, flags] {
+    session->run = [session, flags] {
+      VmRestoreOptions options = flags->restore;
+      options.server = session->server;
+      if (absl::Status status = CheckVolumeName(options.memory.volume); !status.ok()) return status;
+      return RestoreVm(options, VmOutput("vm restore", session->output));
+    };
+  });
+}
+
+}  // namespace
+
+void RegisterVmCommands(CLI::App* app, Session* session) {
+  CLI::App* group = app->add_subcommand("vm", "Saves and restores virtual machines of QEMU");
+  group->require_subcommand(1);
+  const auto flags = std::make_shared<VmFlags>();
+  AddSave(group, session, flags);
+  AddRestore(group, session, flags);
+}
+
+}  // namespace faultline

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# What the tests of `faultline vm` share; sourced after functions.sh. Their guest (guest/init.c)
+# checks its memory and tells on its console how it fares. Under emulation it is slow, and so is
+# everything beside it.
+
+readonly RAM_MIB=192 GUEST_MIB=96
+devices=()  # further arguments of every QEMU
+
+requires_guest() {
+  requires_root "looking into QEMU's memory"
+  requires_userfaultfd
+  requires_command jq
+  requires_command qemu-system-x86_64
+  local reason status=0
+  reason=$("$E2E_DIR/vm/guest/make-guest" "$scratch/guest" 2>&1) || status=$?
+  ((status != 77)) || skip "$reason"
+  ((status == 0)) || fail "make-guest ended with $status: $reason"
+  # A memory file is on a tmpfs.
+  shm=$(mktemp -d /dev/shm/fl-e2e.XXXXXX)
+  trap 'rm -rf "$shm"; cleanup' EXIT
+}
+
+# qemu_command NAME BACKEND: sets ${qemu[@]}, a machine with its console in $scratch/NAME.console.
+qemu_command() {
+  qemu=(qemu-system-x86_64 -accel tcg -machine pc,memory-backend=mem0 -m $RAM_MIB -smp 1
+    -object "$2" -nodefaults -no-user-config -display none -no-reboot "${devices[@]}"
+    -serial "file:$scratch/$1.console" -qmp "unix:$scratch/$1.qmp,server=on,wait=off"
+    -kernel "$scratch/guest/vmlinuz" -initrd "$scratch/guest/initrd"
+    -append "console=ttyS0 quiet mitigations=off panic=-1 memory_mib=$GUEST_MIB rest_us=1000")
+}
+
+# start_source NAME: a machine whose RAM is a file, up and through its first pass.
+start_source() {
+  qemu_command "$1" "memory-backend-file,id=mem0,size=${RAM_MIB}M,share=on,mem-path=$shm/$1.mem"
+  spawn "$1" "${qemu[@]}"
+  wait_for "the guest's first pass" passes_reach "$1" 1
+}
+
+# private_ram: the backend that is best for a machine that is restored.
+private_ram() { echo "memory-backend-ram,id=mem0,size=${RAM_MIB}M"; }
+
+last_of() { # NAME REGEX: of the console's lines that match, the last one's first group
+  sed -nE "s/\r//; s/$2.*/\1/p" "$scratch/$1.console" 2>/dev/null | tail -n 1
+}
+ticks_of() { last_of "$1" '^tick ([0-9]+) ms [0-9]+ pass [0-9]+ bad [0-9]+$'; }
+passes_of() { last_of "$1" '^pass ([0-9]+) bad [0-9]+$'; }
+passes_reach() { (($(passes_of "$1" | grep . || echo 0) >= $2)); }
+ticks_reach() { (($(ticks_of "$1" | grep . || echo 0) >= $2)); }
+
+# expect_no_bad NAME: the guest has found no wrong word.
+expect_no_bad() {
+  if grep -q -m 1 '^BAD' "$scratch/$1.console"; then
+    fail "$1: $(grep -c '^BAD' "$scratch/$1.console") wrong words, $(grep -m 1 '^BAD' "$scratch/$1.console")"
+  fi
+}
+
+# first_tick NAME: the first one on its console.
+first_tick() { sed -nE 's/^tick ([0-9]+) ms .*/\1/p' "$scratch/$1.console" | head -n 1; }
+
+# expect_goes_on NAME TICK PASS: the guest's ticks go on from the one that it had elsewhere, and so do
+# its passes, two more of which it gets through without a wrong word.
+expect_goes_on() {
+  local first
+  wait_for "two passes of $1" passes_reach "$1" $(($3 + 2))
+  first=$(first_tick "$1")
+  # A line that was being written may be lost.
+  ((first > $2 && first <= $2 + 2)) || fail "$1 begins with tick $first after $2"
+  expect_no_bad "$1"
+}
