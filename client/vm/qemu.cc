@@ -6,6 +6,7 @@
 #include <absl/time/time.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <utility>
@@ -177,6 +178,20 @@ absl::Status Qemu::AwaitMigration(absl::string_view what) {
   }
   return absl::DeadlineExceededError(
       absl::StrCat("QEMU did not end ", what, " within ", absl::FormatDuration(kMigrationTimeout)));
+}
+
+absl::StatusOr<std::string> ReadDeviceState(int fd) {
+  struct stat status {};
+  if (fstat(fd, &status) != 0) return FileError(errno, "examine", "the device state");
+  std::string bytes(static_cast<size_t>(status.st_size), '\0');
+  size_t got = 0;
+  while (got < bytes.size()) {
+    const ssize_t n = pread(fd, bytes.data() + got, bytes.size() - got, static_cast<off_t>(got));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return FileError(n < 0 ? errno : EIO, "read", "the device state");
+    got += static_cast<size_t>(n);
+  }
+  return bytes;
 }
 
 }  // namespace faultline

@@ -50,6 +50,9 @@ class Qemu {
   const std::unique_ptr<QmpClient> client_;
 };
 
+// All of what SaveDeviceState() has returned.
+absl::StatusOr<std::string> ReadDeviceState(int fd);
+
 }  // namespace faultline
 
 #endif  // FAULTLINE_CLIENT_VM_QEMU_H_

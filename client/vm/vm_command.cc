@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// faultline vm save|restore
+// faultline vm save|restore|offer|accept
 #include <memory>
 #include <string>
 
@@ -8,6 +8,8 @@
 
 #include "client/cli/command.h"
 #include "client/cli/flags.h"
+#include "client/vm/vm_accept.h"
+#include "client/vm/vm_offer.h"
 #include "client/vm/vm_output.h"
 #include "client/vm/vm_restore.h"
 #include "client/vm/vm_save.h"
@@ -19,6 +21,8 @@ namespace {
 struct VmFlags {
   VmSaveOptions save;
   VmRestoreOptions restore;
+  VmOfferOptions offer;
+  VmAcceptOptions accept;
 };
 
 void AddQmp(CLI::App* app, std::string* qmp) {
@@ -106,14 +110,60 @@ void AddRestore(CLI::App* group, Session* session, const std::shared_ptr<VmFlags
   });
 }
 
+void AddOffer(CLI::App* group, Session* session, const std::shared_ptr<VmFlags>& flags) {
+  CLI::App* app = group->add_subcommand(
+      "offer",
+      "Offers the machine of a running QEMU to one \"faultline vm accept\", which runs it at once: "
+      "its RAM is served from here, in place, until the other end has all of it; then this QEMU "
+      "quits.\nUntil the other end runs the machine, a signal or a failure there lets it go on "
+      "here; afterwards it never does by itself.");
+  AddQmp(app, &flags->offer.qmp);
+  app->add_option("--listen", flags->offer.listen,
+                  "Where the other end connects: host:port or unix:path. There is no "
+                  "authentication: loopback, a private network or a Unix socket only")
+      ->required();
+  app->add_option("--pages", flags->offer.pages,
+                  "Where the RAM is served [any port of that host, or the path and \".pages\"]");
+  app->footer("Example:  faultline vm offer --qmp=/run/vm1.qmp --listen=10.0.0.1:7500");
+  app->callback([session, flags] {
+    session->run = [session, flags] {
+      return OfferVm(flags->offer, VmOutput("vm offer", session->output));
+    };
+  });
+}
+
+void AddAccept(CLI::App* group, Session* session, const std::shared_ptr<VmFlags>& flags) {
+  CLI::App* app = group->add_subcommand("accept",
+                                        "Takes over the machine that \"faultline vm offer\" "
+                                        "offers: it runs at once, in a QEMU that is "
+                                        "started here, and its RAM comes from there, all of it "
+                                        "unless told otherwise.\nQEMU ends with "
+                                        "this command, and this command with QEMU.");
+  app->add_option("--from", flags->accept.from, "Where it is offered: host:port or unix:path")
+      ->required();
+  AddIncoming(app, &flags->accept.memory, &flags->accept.command);
+  app->footer(
+      "Example:  faultline vm accept --from=10.0.0.1:7500 -- qemu-system-x86_64 -m 512 \\\n"
+      "            -machine pc,memory-backend=mem0 -object memory-backend-ram,id=mem0,size=512M");
+  app->callback([session, flags] {
+    session->run = [session, flags] {
+      VmAcceptOptions options = flags->accept;
+      if (!options.memory.drain.has_value()) options.memory.drain = true;
+      return AcceptVm(options, VmOutput("vm accept", session->output));
+    };
+  });
+}
+
 }  // namespace
 
 void RegisterVmCommands(CLI::App* app, Session* session) {
-  CLI::App* group = app->add_subcommand("vm", "Saves and restores virtual machines of QEMU");
+  CLI::App* group = app->add_subcommand("vm", "Saves, restores and moves virtual machines of QEMU");
   group->require_subcommand(1);
   const auto flags = std::make_shared<VmFlags>();
   AddSave(group, session, flags);
   AddRestore(group, session, flags);
+  AddOffer(group, session, flags);
+  AddAccept(group, session, flags);
 }
 
 }  // namespace faultline

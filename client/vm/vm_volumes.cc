@@ -4,7 +4,6 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/string_view.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #include <cerrno>
 #include <cstring>
@@ -15,6 +14,7 @@
 #include "client/cli/image_reader.h"
 #include "client/cli/progress_line.h"
 #include "client/unique_fd.h"
+#include "client/vm/qemu.h"
 #include "proto/page_batch.h"
 #include "proto/units.h"
 
@@ -25,20 +25,6 @@ namespace {
 constexpr uint64_t kMaxStateBytes = uint64_t{4} << 30;
 
 std::string DescriptorPath(int fd) { return absl::StrCat("/proc/self/fd/", fd); }
-
-absl::StatusOr<std::string> ReadAll(int fd) {
-  struct stat status {};
-  if (fstat(fd, &status) != 0) return FileError(errno, "examine", "the device state");
-  std::string bytes(static_cast<size_t>(status.st_size), '\0');
-  size_t got = 0;
-  while (got < bytes.size()) {
-    const ssize_t n = pread(fd, bytes.data() + got, bytes.size() - got, static_cast<off_t>(got));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return FileError(n < 0 ? errno : EIO, "read", "the device state");
-    got += static_cast<size_t>(n);
-  }
-  return bytes;
-}
 
 absl::StatusOr<rpc::Volume> ImportFile(AdminClient* client, const StoreVmOptions& options,
                                        const std::string& name, const std::string& path,
@@ -60,7 +46,7 @@ absl::StatusOr<rpc::Volume> ImportFile(AdminClient* client, const StoreVmOptions
 
 // An image of the device state with its record.
 absl::StatusOr<UniqueFd> StateImage(const VmRecord& record, int state) {
-  absl::StatusOr<std::string> bytes = ReadAll(state);
+  absl::StatusOr<std::string> bytes = ReadDeviceState(state);
   if (!bytes.ok()) return bytes.status();
   UniqueFd file(memfd_create("device-state-volume", MFD_CLOEXEC));
   const std::string image = EncodeDeviceState(record, *bytes);

@@ -68,3 +68,20 @@ expect_goes_on() {
   ((first > $2 && first <= $2 + 2)) || fail "$1 begins with tick $first after $2"
   expect_no_bad "$1"
 }
+
+# offer NAME [ADDRESS]: the machine of NAME, in the background as "offer"; sets $offered_at.
+offer() {
+  rm -f "$scratch"/offer.{out,log}
+  spawn offer "$BIN/faultline" --output=json vm offer --qmp="$scratch/$1.qmp" \
+    --listen="${2:-127.0.0.1:0}"
+  expect_log offer '"event":"listening"'
+  offered_at=$(jq -r 'select(.event == "listening").address' "$scratch/offer.log")
+}
+
+# accept NAME FLAGS...: in the background.
+accept() {
+  local name=$1
+  shift
+  qemu_command "$name" "$(private_ram)"
+  spawn "$name" "$BIN/faultline" --output=json vm accept --from="$offered_at" "$@" -- "${qemu[@]}"
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/vm/vm_accept.h"
+
+#include <absl/status/statusor.h>
+#include <absl/strings/str_cat.h>
+#include <absl/time/clock.h>
+#include <absl/time/time.h>
+
+#include <memory>
+#include <utility>
+
+#include "client/bench/local_stack.h"
+#include "client/vm/end_signals.h"
+#include "client/vm/incoming_vm.h"
+#include "client/vm/migration_channel.h"
+#include "client/vm/sibling_daemon.h"
+#include "client/vm/vm_record.h"
+#include "client/vm/vm_watch.h"
+
+namespace faultline {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr absl::Duration kStepTimeout = absl::Minutes(5);
+constexpr uint64_t kMaxStateBytes = uint64_t{4} << 30;
+
+// What is offered.
+struct OfferedVm {
+  VmRecord record;
+  bool paused = false;
+  std::string pages, volume;
+};
+
+absl::StatusOr<OfferedVm> ParseOffer(const ordered_json& message, const std::string& from) {
+  absl::StatusOr<VmRecord> record = ParseVmRecord(message.value("record", ordered_json()));
+  if (!record.ok()) return record.status();
+  const ordered_json paused = message.value("paused", ordered_json());
+  const ordered_json pages = message.value("pages", ordered_json());
+  const ordered_json volume = message.value("volume", ordered_json());
+  if (!paused.is_boolean() || !pages.is_string() || !volume.is_string()) {
+    return absl::FailedPreconditionError("what is offered is of another version");
+  }
+  return OfferedVm{.record = *std::move(record),
+                   .paused = paused.get<bool>(),
+                   .pages = PagesAddress(pages.get<std::string>(), from),
+                   .volume = volume.get<std::string>()};
+}
+
+// In the order of destruction, reversed: QEMU ends before the agent that serves it.
+struct Destination {
+  std::unique_ptr<TemporaryDirectory> directory;
+  SiblingDaemon agent;
+  std::unique_ptr<IncomingVm> vm;
+};
+
+absl::Status StartDestination(const QemuCommand& command, const OfferedVm& offered,
+                              GuestMemory* memory, Destination* destination) {
+  absl::StatusOr<TemporaryDirectory> directory = TemporaryDirectory::Create("/tmp");
+  if (!directory.ok()) return directory.status();
+  destination->directory = std::make_unique<TemporaryDirectory>(*std::move(directory));
+  memory->agent_socket = destination->directory->path() + "/agent.sock";
+  memory->volume = offered.volume;
+  memory->ram_bytes = offered.record.ram_bytes;
+  absl::StatusOr<SiblingDaemon> agent = SiblingDaemon::StartAgent(
+      {absl::StrCat("--server=", offered.pages), absl::StrCat("--socket=", memory->agent_socket)},
+      memory->agent_socket);
+  if (!agent.ok()) return agent.status();
+  destination->agent = *std::move(agent);
+  QemuCommand started = command;
+  started.paused = command.paused || offered.paused;
+  absl::StatusOr<std::unique_ptr<IncomingVm>> vm = IncomingVm::Start(started, offered.record);
+  if (!vm.ok()) return vm.status();
+  destination->vm = *std::move(vm);
+  return absl::OkStatus();
+}
+
+// From "ready" to "run".
+absl::Status TakeOver(MigrationChannel& channel, IncomingVm& vm, const GuestMemory& memory,
+                      CheckFunction check) {
+  absl::Status status = channel.Send({{"type", "ready"}});
+  if (!status.ok()) return status;
+  absl::StatusOr<ordered_json> announced = channel.Receive("state", kStepTimeout, check);
+  if (!announced.ok()) return announced.status();
+  const ordered_json bytes = announced->value("bytes", ordered_json());
+  if (!bytes.is_number_unsigned() || bytes.get<uint64_t>() > kMaxStateBytes) {
+    return absl::FailedPreconditionError("the device state has no size that one can have");
+  }
+  const absl::StatusOr<std::string> state =
+      channel.ReceiveBytes(bytes.get<uint64_t>(), kStepTimeout, check);
+  if (!state.ok()) return state.status();
+  // Only now, when the source is stopped: what is fetched before it is, is not what it will be.
+  if (status = vm.Attach(memory); !status.ok()) return status;
+  if (status = vm.LoadDeviceState(*state); !status.ok()) return status;
+  if (status = channel.Send({{"type", "loaded"}}); !status.ok()) return status;
+  return channel.Receive("run", kStepTimeout, check).status();
+}
+
+absl::Status Accept(const VmAcceptOptions& options, const VmOutput& output,
+                    const EndSignals& signals, MigrationChannel& channel) {
+  const absl::StatusOr<QemuCommand> command = ParseQemuCommand(options.command);
+  if (!command.ok()) return command.status();
+  const auto check = [&] { return signals.Check(); };
+  absl::Status status = channel.Send({{"type", "hello"}, {"version", 1}});
+  if (!status.ok()) return status;
+  const absl::StatusOr<ordered_json> message = channel.Receive("machine", kStepTimeout, check);
+  if (!message.ok()) return message.status();
+  const absl::StatusOr<OfferedVm> offered = ParseOffer(*message, options.from);
+  if (!offered.ok()) return offered.status();
+  GuestMemory memory = options.memory;
+  Destination destination;
+  status = StartDestination(*command, *offered, &memory, &destination);
+  if (!status.ok()) return status;
+  IncomingVm& vm = *destination.vm;
+  if (status = TakeOver(channel, vm, memory, check); !status.ok()) return status;
+  if (status = vm.Resume(); !status.ok()) return status;
+  channel.Send({{"type", "running"}}).IgnoreError();
+  output.Say("running",
+             absl::StrCat("the machine runs in process ", vm.pid(), "; its RAM comes from ",
+                          offered->pages),
+             {{"pid", vm.pid()}, {"pages", offered->pages}, {"socket", memory.agent_socket}});
+
+  bool complete = false;
+  status = WatchVm(vm, signals,
+                   {.drain = memory.drain.value_or(false),
+                    .on_complete =
+                        [&] {
+                          complete = true;
+                          channel.Send({{"type", "complete"}}).IgnoreError();
+                        }},
+                   output);
+  if (!complete && status.ok()) channel.Send({{"type", "ended"}}).IgnoreError();
+  return status;
+}
+
+}  // namespace
+
+absl::Status AcceptVm(const VmAcceptOptions& options, const VmOutput& output) {
+  const EndSignals signals;
+  absl::StatusOr<MigrationChannel> channel = ConnectMigration(options.from);
+  if (!channel.ok()) return channel.status();
+  absl::Status status = Accept(options, output, signals, *channel);
+  if (!status.ok()) {
+    channel->Send({{"type", "failed"}, {"message", std::string(status.message())}}).IgnoreError();
+  }
+  return status;
+}
+
+}  // namespace faultline
