@@ -48,12 +48,15 @@ devices=(-device virtio-rng-pci)
 
 offer source
 accept killed --lazy
+expect_log killed '"event":"running"'
 expect_log offer '"event":"running"'
 stopped_at=$(ticks_of source)
 wait_for "ticks at the other end" ticks_reach killed $((stopped_at + 20))
+qemu_pid=$(jq -r 'select(.event == "running").pid' "$scratch/killed.log")
 stop killed KILL
 offer_fails "the other end was killed .* stays paused"
 expect "the source's last tick" "$stopped_at" "$(ticks_of source)"
+wait_for "the other end's QEMU to be gone" test ! -e "/proc/$qemu_pid"
 is_alive source || fail "the source has ended"
 expect_no_bad source
 expect_no_bad killed

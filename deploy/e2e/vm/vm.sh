@@ -16,9 +16,9 @@ requires_guest() {
   reason=$("$E2E_DIR/vm/guest/make-guest" "$scratch/guest" 2>&1) || status=$?
   ((status != 77)) || skip "$reason"
   ((status == 0)) || fail "make-guest ended with $status: $reason"
-  # A memory file is on a tmpfs.
-  shm=$(mktemp -d /dev/shm/fl-e2e.XXXXXX)
-  trap 'rm -rf "$shm"; cleanup' EXIT
+  # Memory files are on a tmpfs.
+  shm=$scratch/shm
+  make_tmpfs "$shm" $((4 * RAM_MIB))M
 }
 
 # qemu_command NAME BACKEND: sets ${qemu[@]}, a machine with its console in $scratch/NAME.console.
