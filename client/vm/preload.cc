@@ -156,6 +156,8 @@ void LookAtMapping(void* address, size_t bytes, int protection, int flags) {
   ram->told.reset(static_cast<int>(NumberFromEnvironment(kPreloadDescriptor)));
   fcntl(ram->told.get(), F_SETFD, FD_CLOEXEC);
   LeaveEnvironment();
+  [[maybe_unused]] const ssize_t n =
+      send(ram->told.get(), kPreloadReady, sizeof kPreloadReady - 1, MSG_NOSIGNAL);
   ram->failure = OpenUserfaultfd(&ram->uffd);
   StartThread(ram);
 }

@@ -32,6 +32,8 @@ using nlohmann::json;
 // The agent's own answer may wait for a page server and a working set.
 constexpr absl::Duration kAgentTimeout = absl::Seconds(60);
 constexpr absl::Duration kAnswerTimeout = absl::Seconds(70);
+// The library says that it has found the RAM long before QEMU can be asked anything.
+constexpr absl::Duration kReadyTimeout = absl::Seconds(5);
 
 absl::StatusOr<std::string> FindLibrary() {
   std::error_code error;
@@ -61,12 +63,13 @@ class PreloadAttacher final : public MemoryAttacher {
   absl::StatusOr<AttachmentId> Attach(pid_t pid, const GuestMemory& memory) override;
 
  private:
-  absl::StatusOr<json> ReceiveAnswer();
+  absl::StatusOr<json> Receive(absl::Duration timeout);
 
   const std::string library_;
   const uint64_t ram_bytes_;
   UniqueFd ours_;
   UniqueFd theirs_;  // inherited by what is started, and then of no use here
+  JsonTextSplitter splitter_{kMaxPreloadMessageBytes};
 };
 
 absl::Status PreloadAttacher::Prepare(std::vector<std::string>* argv) {
@@ -90,6 +93,7 @@ absl::Status PreloadAttacher::Prepare(std::vector<std::string>* argv) {
 
 absl::StatusOr<AttachmentId> PreloadAttacher::Attach(pid_t, const GuestMemory& memory) {
   theirs_.reset();  // so that the end of QEMU is the end of the connection
+  if (const absl::StatusOr<json> ready = Receive(kReadyTimeout); !ready.ok()) return ready.status();
   json handover = {{"volume", memory.volume}, {"mode", "lazy"}, {"register", true}};
   if (memory.drain.has_value()) handover["drain"] = *memory.drain;
   if (!memory.prefetch.empty()) handover["prefetch"] = memory.prefetch;
@@ -103,7 +107,7 @@ absl::StatusOr<AttachmentId> PreloadAttacher::Attach(pid_t, const GuestMemory& m
       static_cast<ssize_t>(text.size())) {
     return NotLoaded("nobody takes the request");
   }
-  absl::StatusOr<json> answer = ReceiveAnswer();
+  absl::StatusOr<json> answer = Receive(kAnswerTimeout);
   if (!answer.ok()) return answer.status();
   if (answer->value("status", json()) == "ok" &&
       answer->value("attachment", json()).is_number_unsigned()) {
@@ -114,12 +118,11 @@ absl::StatusOr<AttachmentId> PreloadAttacher::Attach(pid_t, const GuestMemory& m
                                                            : "the RAM was not handed over");
 }
 
-absl::StatusOr<json> PreloadAttacher::ReceiveAnswer() {
-  JsonTextSplitter splitter(kMaxPreloadMessageBytes);
-  const absl::Time deadline = absl::Now() + kAnswerTimeout;
+absl::StatusOr<json> PreloadAttacher::Receive(absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
   std::string text;
   while (true) {
-    const JsonTextSplitter::Result result = splitter.Next(&text);
+    const JsonTextSplitter::Result result = splitter_.Next(&text);
     if (result == JsonTextSplitter::Result::kText) {
       json answer = json::parse(text, nullptr, /*allow_exceptions=*/false);
       if (answer.is_object()) return answer;
@@ -132,7 +135,7 @@ absl::StatusOr<json> PreloadAttacher::ReceiveAnswer() {
     char bytes[4096];
     const ssize_t n = recv(ours_.get(), bytes, sizeof bytes, 0);
     if (n <= 0) return NotLoaded("the library is not there, or has not found it");
-    splitter.Append(bytes, static_cast<size_t>(n));
+    splitter_.Append(bytes, static_cast<size_t>(n));
   }
 }
 

@@ -36,12 +36,13 @@ refused() {
   shift 3
   qemu_command "$name" "$backend"
   fails timeout "$PATIENCE" "$BIN/faultline" --server="$server_address" vm restore \
-    --volume="${volume:-vm}" --socket="${socket:-$agent_socket}" -- "${qemu[@]}" "$@"
+    --volume="${volume:-vm}" --socket="${socket:-$agent_socket}" -- "${wrapper[@]}" "${qemu[@]}" "$@"
   expect_match "$name" "$regex" "$message"
   wait_for "attachments to have ended" attached_is length 0
   [[ ! -s $scratch/$name.console ]] || fail "$name has run"
   if pgrep -f "$scratch/$name.qmp" >/dev/null; then fail "a QEMU of $name is left"; fi
 }
+wrapper=()
 refused size "RAM of 192MiB, the started one 128MiB; start QEMU with -m 192" \
   memory-backend-ram,id=mem0,size=128M -m 128
 refused backend "backend mem0, the started one other; .*memory-backend=mem0" \
@@ -62,3 +63,5 @@ refused old "RAM of QEMU is not empty, 256 pages" \
 socket=$scratch/none.sock refused agent "cannot reach an agent at .*none.sock" "$(private_ram)"
 volume=none refused volume "no saved machine none .* faultline vm save --volume=none" \
   "$(private_ram)"
+wrapper=(env -i "PATH=$PATH")
+refused wrapper "the RAM was not handed over: .* may neither clear the environment" "$(private_ram)"
