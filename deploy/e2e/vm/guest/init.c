@@ -14,6 +14,7 @@
  *   memory_mib=64   how much memory
  *   tick_ms=10      how often a tick is printed
  *   rest_us=0       how long to sleep after every 64 pages, to leave the host some time
+ *   spoil_pass=0    before this pass a word becomes wrong, which is to be found; 0: none does
  */
 #include <pthread.h>
 #include <stdarg.h>
@@ -106,6 +107,7 @@ static void Pass(uint64_t generation, uint64_t rest_us) {
 int main(void) {
   const uint64_t mib = Parameter("memory_mib", 64);
   const uint64_t rest_us = Parameter("rest_us", 0);
+  const uint64_t spoil_pass = Parameter("spoil_pass", 0);
   uint64_t tick_us = Parameter("tick_ms", 10) * 1000;
   pages = mib << 8;
   memory = mmap(NULL, mib << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -118,6 +120,7 @@ int main(void) {
   pthread_t ticker;
   if (pthread_create(&ticker, NULL, Tick, &tick_us) != 0) Say("no ticker\n");
   for (uint64_t generation = 0;; ++generation) {
+    if (spoil_pass != 0 && generation == spoil_pass) memory[pages / 2 * kPageWords + 7] ^= 1;
     Pass(generation, rest_us);
     atomic_store(&pass, generation + 1);
     Say("pass %lu bad %lu\n", generation + 1, atomic_load(&bad));
