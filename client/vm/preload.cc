@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// libfaultline-vm-preload.so: loaded into a QEMU by PreloadAttacher (preload_protocol.h), it hands the
-// guest's RAM over to an agent.
+// libfaultline-vm-preload.so: loaded into a QEMU by PreloadAttacher (preload_protocol.h), it hands
+// the guest's RAM over to an agent.
 //
 // The first mapping of the RAM's size that QEMU puts into place is the RAM. (It reserves addresses
 // first, without access, and then maps over them.) A userfaultfd is opened then, while QEMU still
