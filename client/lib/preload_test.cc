@@ -69,6 +69,7 @@ std::string ReadFile(const std::string& path) {
   while (read(stop, &byte, 1) < 0) continue;  // until the test is over
   (*server)->StopHandovers();
   (*pager)->Stop();
+  server->reset();  // takes the socket away
   _exit(0);
 }
 
