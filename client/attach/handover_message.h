@@ -16,8 +16,7 @@
 // "page_size" may be missing: then "page_size_kib" is taken, which means bytes too, or else 4096.
 // "mode" (default "lazy"), "register" (default false), "drain", "prefetch", "working_set" and
 // "shared_discard" (default as the agent's flags of these names), "pidfd" and "memfd" may be
-// missing. INDEX counts
-// the descriptors that follow the userfaultfd, from 0.
+// missing. INDEX counts the descriptors that follow the userfaultfd, from 0.
 //
 // "pidfd" is for a peer that hands over the memory of another process: a pidfd of that process,
 // whose end then is the attachment's, and which dies where the fault policy says so. (Not its
