@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/address_space.h"
 
+#include <string.h>
+
 #include <algorithm>
 #include <iterator>
 #include <utility>
@@ -45,6 +47,57 @@ void FindMissing(AddressRange range, absl::FunctionRef<bool(AddressRange)> is_th
     FindMissing({range.start + half, range.length - half}, is_there, missing);
   }
 }
+
+// Values as 64-bit words, one behind the other.
+class WordWriter {
+ public:
+  void Write(uint64_t word) { bytes_.append(reinterpret_cast<const char*>(&word), sizeof word); }
+  void Write(AddressRange range) {
+    Write(range.start);
+    Write(range.length);
+  }
+  void Write(const AddressSpace::Part& part) {
+    Write(part.range);
+    Write(part.first.raw());
+    Write(part.shared);
+  }
+  std::string Take() { return std::move(bytes_); }
+
+ private:
+  std::string bytes_;
+};
+
+class WordReader {
+ public:
+  explicit WordReader(absl::string_view bytes) : bytes_(bytes) {}
+
+  // 0 behind the end, which is not ok().
+  uint64_t Read() {
+    uint64_t word = 0;
+    if (bytes_.size() < sizeof word) {
+      ok_ = false;
+      return 0;
+    }
+    memcpy(&word, bytes_.data(), sizeof word);
+    bytes_.remove_prefix(sizeof word);
+    return word;
+  }
+  AddressRange ReadRange() {
+    const uint64_t start = Read();
+    return {start, Read()};
+  }
+  AddressSpace::Part ReadPart() {
+    const AddressRange range = ReadRange();
+    const PageIndex first(Read());
+    return {range, first, Read() != 0};
+  }
+  bool ok() const { return ok_; }
+  bool empty() const { return bytes_.empty(); }
+
+ private:
+  absl::string_view bytes_;
+  bool ok_ = true;
+};
 
 }  // namespace
 
@@ -447,6 +500,96 @@ void AddressSpace::FollowParent(uint64_t from, uint64_t to, uint64_t length,
   } else {
     recent_.push_back({from, {to, length}});
   }
+}
+
+std::string AddressSpace::Encode() const {
+  WordWriter words;
+  const auto write_regions = [&words](const std::vector<Region>& regions) {
+    words.Write(regions.size());
+    for (const Region& region : regions) words.Write(region);
+  };
+  const auto write_ranges = [&words](const std::vector<AddressRange>& ranges) {
+    words.Write(ranges.size());
+    for (AddressRange range : ranges) words.Write(range);
+  };
+  words.Write(by_address_.size());
+  for (const auto& [start, region] : by_address_) words.Write(region);
+  words.Write(older_.size());
+  for (const Older& older : older_) {
+    words.Write(older.range);
+    words.Write(older.region.has_value());
+    words.Write(older.region.value_or(Region()));
+    words.Write(older.doubted);
+    words.Write(older.empty);
+  }
+  words.Write(recent_.size());
+  for (const Move& move : recent_) {
+    words.Write(move.from);
+    words.Write(move.to);
+  }
+  write_regions(departed_);
+  write_ranges(kept_);
+  write_ranges(empty_);
+  write_regions(aliases_);
+  write_ranges(undeclared_);
+  words.Write(awaited_);
+  words.Write(aliased_);
+  return words.Take();
+}
+
+bool AddressSpace::Decode(absl::string_view bytes) {
+  WordReader words(bytes);
+  // Counts are not trusted: what is read behind the end is 0, and ends the loop.
+  const auto read_regions = [&words] {
+    std::vector<Region> regions;
+    for (uint64_t left = words.Read(); left > 0 && words.ok(); --left) {
+      regions.push_back(words.ReadPart());
+    }
+    return regions;
+  };
+  const auto read_ranges = [&words] {
+    std::vector<AddressRange> ranges;
+    for (uint64_t left = words.Read(); left > 0 && words.ok(); --left) {
+      ranges.push_back(words.ReadRange());
+    }
+    return ranges;
+  };
+  const std::vector<Region> regions = read_regions();
+  std::vector<Older> older;
+  for (uint64_t left = words.Read(); left > 0 && words.ok(); --left) {
+    Older one;
+    one.range = words.ReadRange();
+    const bool has_region = words.Read() != 0;
+    if (const Region region = words.ReadPart(); has_region) one.region = region;
+    one.doubted = words.Read() != 0;
+    one.empty = words.Read() != 0;
+    older.push_back(one);
+  }
+  std::vector<Move> recent;
+  for (uint64_t left = words.Read(); left > 0 && words.ok(); --left) {
+    const uint64_t from = words.Read();
+    recent.push_back({from, words.ReadRange()});
+  }
+  std::vector<Region> departed = read_regions();
+  std::vector<AddressRange> kept = read_ranges(), empty = read_ranges();
+  std::vector<Region> aliases = read_regions();
+  std::vector<AddressRange> undeclared = read_ranges();
+  const bool awaited = words.Read() != 0;
+  const bool aliased = words.Read() != 0;
+  if (!words.ok() || !words.empty()) return false;
+  by_address_.clear();
+  by_page_.clear();
+  for (const Region& region : regions) Insert(region);
+  older_ = std::move(older);
+  recent_ = std::move(recent);
+  departed_ = std::move(departed);
+  kept_ = std::move(kept);
+  empty_ = std::move(empty);
+  aliases_ = std::move(aliases);
+  undeclared_ = std::move(undeclared);
+  awaited_ = awaited;
+  aliased_ = aliased;
+  return true;
 }
 
 std::vector<AddressRange> AddressSpace::Ranges() const {

@@ -25,11 +25,13 @@
 #define FAULTLINE_CLIENT_ADDRESS_SPACE_H_
 
 #include <absl/functional/function_ref.h>
+#include <absl/strings/string_view.h>
 
 #include <atomic>
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "client/attachment.h"
@@ -143,6 +145,12 @@ class AddressSpace {
   uint64_t late_unmaps() const { return late_unmaps_.load(std::memory_order_relaxed); }
   // Events that were about one of two ages of memory: the older was taken, but nothing tells.
   uint64_t ambiguous() const { return ambiguous_.load(std::memory_order_relaxed); }
+
+  // All that is known, what is set aside included, as bytes; and an address space from what
+  // Encode() has made, replacing all that is known here. False, and nothing is changed, for bytes
+  // that it has not made.
+  std::string Encode() const ABSL_SHARED_LOCKS_REQUIRED(lock_);
+  bool Decode(absl::string_view bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
 
   // Address ranges of all regions, ascending, and behind them of all aliases.
   std::vector<AddressRange> Ranges() const ABSL_SHARED_LOCKS_REQUIRED(lock_);

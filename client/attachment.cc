@@ -73,6 +73,10 @@ absl::StatusOr<SharedDiscard> ParseSharedDiscard(absl::string_view name) {
                                                  name, "\"; known are keep and zero"));
 }
 
+absl::string_view SharedDiscardName(SharedDiscard discard) {
+  return discard == SharedDiscard::kKeep ? "keep" : "zero";
+}
+
 absl::string_view FaultPolicyName(FaultPolicy policy) {
   switch (policy) {
     case FaultPolicy::kWait:

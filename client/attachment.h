@@ -62,6 +62,7 @@ enum class SharedDiscard {
 
 // Parses "keep" or "zero".
 absl::StatusOr<SharedDiscard> ParseSharedDiscard(absl::string_view name);
+absl::string_view SharedDiscardName(SharedDiscard discard);
 
 struct AttachmentOptions {
   FaultPolicy policy = FaultPolicy::kPoison;

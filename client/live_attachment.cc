@@ -112,6 +112,13 @@ absl::Status LiveAttachment::Start() {
   return absl::OkStatus();
 }
 
+void LiveAttachment::Recover() {
+  const int forks = reader_.Recover();
+  if (forks == 0) return;
+  LogError(absl::StrCat(Name(), ": the last agent was killed while ", forks,
+                        " children were forked: they read zeros where memory was not filled"));
+}
+
 void LiveAttachment::StartDrain() {
   if (!options_.drain) return;
   auto drainer = std::make_shared<Drainer>(
@@ -154,6 +161,7 @@ void LiveAttachment::Close() {
     if (pidfd_) environment_.loop->Remove(pidfd_.get());
   }
   fetcher_->Stop();
+  if (memory_->journal != nullptr) memory_->journal->Remove();
   environment_.loop->Post([self = shared_from_this()] { self->reader_.ReleaseChildren(); });
 }
 
@@ -385,8 +393,9 @@ bool LiveAttachment::WasWiped(pid_t pid, AddressRange range) const {
       }
     });
   }
-  return std::none_of(present.begin(), present.end(),
-                      [pid](uint64_t address) { return HasPage(pid, address); });
+  return std::none_of(present.begin(), present.end(), [pid](uint64_t address) {
+    return !PresentPages(pid, {address, kPageSize}).empty();
+  });
 }
 
 void LiveAttachment::Identify(pid_t thread) {

@@ -54,6 +54,8 @@ class LiveAttachment final : public Target,
                  std::shared_ptr<PageSource> source, std::shared_ptr<PagedMemory> memory,
                  std::shared_ptr<WorkingSetRecorder> recorder, const Environment& environment);
 
+  // To be called before Start() of memory that another process has served, on its threads' behalf.
+  void Recover();
   absl::Status Start();  // serving
   // Starts the drain, if that was asked for. The memory is registered by now: what is not cannot
   // be filled, and the drain would leave it out.

@@ -126,7 +126,8 @@ PageState StateIn(Entry entry, uint64_t page) {
 // of it changes. The replaced one is kept until the next Clone(), for those who still read it.
 class PageTable::Directory {
  public:
-  static absl::StatusOr<std::unique_ptr<Directory>> Create(PageCount pages);
+  static absl::StatusOr<std::unique_ptr<Directory>> Create(PageCount pages,
+                                                           std::shared_ptr<PageBitmap> taken);
   ~Directory();
   absl::StatusOr<std::unique_ptr<Directory>> Clone();
 
@@ -145,7 +146,8 @@ class PageTable::Directory {
   }
 
  private:
-  Directory(PageCount pages, std::atomic<Entry>* entries) : pages_(pages), entries_(entries) {}
+  Directory(PageCount pages, std::atomic<Entry>* entries, std::shared_ptr<PageBitmap> taken)
+      : pages_(pages), entries_(entries), taken_(std::move(taken)) {}
 
   static uint64_t Chunks(PageCount pages) {
     return std::max<uint64_t>(1, pages.raw() / kChunkPages + (pages.raw() % kChunkPages != 0));
@@ -160,9 +162,13 @@ class PageTable::Directory {
   void SetIn(Chunk* chunk, uint64_t first, uint64_t count, PageState state);
   void Replace(uint64_t index, Entry with) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Count(const Delta& delta);
+  void Note(uint64_t first, uint64_t count, PageState state) {
+    if (taken_ != nullptr && !IsFetched(state)) taken_->Set(first, count);
+  }
 
   const PageCount pages_;
-  std::atomic<Entry>* const entries_;  // mapped; fresh memory is null, and so all absent
+  std::atomic<Entry>* const entries_;        // mapped; fresh memory is null, and so all absent
+  const std::shared_ptr<PageBitmap> taken_;  // may be null
   std::array<std::atomic<int64_t>, kPageStates> counts_ = {};
 
   Mutex mu_;
@@ -171,7 +177,7 @@ class PageTable::Directory {
 };
 
 absl::StatusOr<std::unique_ptr<PageTable::Directory>> PageTable::Directory::Create(
-    PageCount pages) {
+    PageCount pages, std::shared_ptr<PageBitmap> taken) {
   const uint64_t length = Chunks(pages) * sizeof(std::atomic<Entry>);
   void* entries = mmap(nullptr, length, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -184,7 +190,7 @@ absl::StatusOr<std::unique_ptr<PageTable::Directory>> PageTable::Directory::Crea
   // Huge pages would make the first touched entry cost 2 MiB.
   madvise(entries, length, MADV_NOHUGEPAGE);
   return std::unique_ptr<Directory>(
-      new Directory(pages, static_cast<std::atomic<Entry>*>(entries)));
+      new Directory(pages, static_cast<std::atomic<Entry>*>(entries), std::move(taken)));
 }
 
 PageTable::Directory::~Directory() {
@@ -199,7 +205,7 @@ PageTable::Directory::~Directory() {
 }
 
 absl::StatusOr<std::unique_ptr<PageTable::Directory>> PageTable::Directory::Clone() {
-  absl::StatusOr<std::unique_ptr<Directory>> created = Create(pages_);
+  absl::StatusOr<std::unique_ptr<Directory>> created = Create(pages_, nullptr);
   if (!created.ok()) return created;
   Directory& clone = **created;
   MutexLock lock(mu_);
@@ -221,6 +227,7 @@ absl::StatusOr<std::unique_ptr<PageTable::Directory>> PageTable::Directory::Clon
 }
 
 bool PageTable::Directory::Set(uint64_t page, PageState state) {
+  Note(page, 1, state);
   const Entry seen = entry(page / kChunkPages).load(std::memory_order_acquire);
   if ((seen & kOwned) == 0) {
     // Not worth a copy where nothing changes.
@@ -246,6 +253,7 @@ bool PageTable::Directory::Set(uint64_t page, PageState state) {
 
 void PageTable::Directory::SetAll(uint64_t first, uint64_t count, PageState state) {
   if (state == PageState::kAbsent) return;  // legal where it is no change only
+  Note(first, count, state);
   while (count > 0) {
     const uint64_t index = first / kChunkPages;
     const uint64_t from = first % kChunkPages;
@@ -381,17 +389,24 @@ PageTable::PageTable(PageRange range, std::vector<PageRange> shared_ranges,
 PageTable::~PageTable() = default;
 
 absl::StatusOr<std::unique_ptr<PageTable>> PageTable::Create(PageRange range,
-                                                             std::vector<PageRange> shared) {
-  absl::StatusOr<std::unique_ptr<Directory>> own = Directory::Create(range.count);
+                                                             std::vector<PageRange> shared,
+                                                             std::shared_ptr<PageBitmap> taken) {
+  absl::StatusOr<std::unique_ptr<Directory>> own = Directory::Create(range.count, taken);
   if (!own.ok()) return own.status();
   std::shared_ptr<Directory> for_shared;
   if (!shared.empty()) {
-    absl::StatusOr<std::unique_ptr<Directory>> created = Directory::Create(range.count);
+    absl::StatusOr<std::unique_ptr<Directory>> created = Directory::Create(range.count, taken);
     if (!created.ok()) return created.status();
     for_shared = std::move(*created);
   }
-  return std::unique_ptr<PageTable>(
+  std::unique_ptr<PageTable> table(
       new PageTable(range, std::move(shared), std::move(*own), std::move(for_shared)));
+  if (taken != nullptr) {
+    taken->ForEachRun(range.count.raw(), [&](uint64_t first, uint64_t count) {
+      table->SetAll({range.first + PageCount(first), PageCount(count)}, PageState::kPresent);
+    });
+  }
+  return table;
 }
 
 absl::StatusOr<std::unique_ptr<PageTable>> PageTable::Clone() {

@@ -11,6 +11,7 @@
 #include <memory>
 #include <vector>
 
+#include "client/journal/page_bitmap.h"
 #include "proto/page.h"
 
 namespace faultline {
@@ -48,8 +49,12 @@ class PageTable {
  public:
   // For the volume pages of `range`; `shared` are those of shared memory (ascending, disjoint,
   // within `range`). RESOURCE_EXHAUSTED where there is no address space for it.
-  static absl::StatusOr<std::unique_ptr<PageTable>> Create(PageRange range,
-                                                           std::vector<PageRange> shared);
+  //
+  // Where `taken` is not null, the page at `range.first` is its first: pages that become present or
+  // zero are noted there too, and those that are noted already are taken for present. A clone's
+  // pages are not noted, but for those of shared memory.
+  static absl::StatusOr<std::unique_ptr<PageTable>> Create(
+      PageRange range, std::vector<PageRange> shared, std::shared_ptr<PageBitmap> taken = nullptr);
   ~PageTable();
   PageTable(const PageTable&) = delete;
   PageTable& operator=(const PageTable&) = delete;

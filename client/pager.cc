@@ -18,6 +18,7 @@
 #include "client/process_maps.h"
 #include "client/timers.h"
 #include "client/uffd/kernel_probe.h"
+#include "client/uffd/target_uffd.h"
 #include "client/uffd/uffd.h"
 #include "proto/log.h"
 #include "proto/mutex.h"
@@ -50,44 +51,109 @@ std::vector<AddressRange> AskForAreas(pid_t pid, std::vector<Mapping>* mappings)
   return undeclared;
 }
 
-absl::StatusOr<std::unique_ptr<PageTable>> MakeTable(const std::vector<Mapping>& mappings) {
-  PageIndex first(kMaxVolumePages), end(0);
+absl::StatusOr<std::unique_ptr<PageTable>> MakeTable(const std::vector<Mapping>& mappings,
+                                                     std::shared_ptr<PageBitmap> taken) {
   std::vector<PageRange> shared;
   for (const Mapping& mapping : mappings) {
-    const PageRange pages{PageIndex::Containing(mapping.offset),
-                          PageCount(mapping.size / kPageSize)};
-    first = std::min(first, pages.first);
-    end = std::max(end, pages.end());
-    if (mapping.shared) shared.push_back(pages);
+    if (!mapping.shared) continue;
+    shared.push_back({PageIndex::Containing(mapping.offset), PageCount(mapping.size / kPageSize)});
   }
   std::sort(shared.begin(), shared.end(),
             [](const PageRange& a, const PageRange& b) { return a.first < b.first; });
-  return PageTable::Create(PageRange::Between(first, end), std::move(shared));
+  return PageTable::Create(PagesOf(mappings), std::move(shared), std::move(taken));
 }
 
-absl::StatusOr<std::shared_ptr<PagedMemory>> PrepareMemory(AttachRequest* request) {
-  if (absl::Status status = CheckMappings(request->mappings, request->source->size());
-      !status.ok()) {
-    return status;
+// Null where the attachment is not to survive this process, or cannot.
+std::unique_ptr<AttachmentJournal> MakeJournal(const AttachRequest& request, AttachmentId id,
+                                               const Journal* journal) {
+  if (journal == nullptr) return nullptr;
+  const absl::StatusOr<ProcessIdentity> process = IdentityOf(request.pid);
+  absl::Status status = process.status();
+  if (process.ok()) {
+    const uint64_t inode = UffdInode(request.uffd.get());
+    const absl::Status kept = TakeUffd(request.pidfd.get(), request.pid, inode).status();
+    if (!kept.ok()) {
+      LogWarning(
+          absl::StrCat("attachment ", id, ": ", kept.message(),
+                       ": if this agent is killed, memory that is not filled turns to zeros"));
+    }
+    absl::StatusOr<std::unique_ptr<AttachmentJournal>> made =
+        journal->Create({.id = id,
+                         .process = *process,
+                         .uffd_inode = inode,
+                         .target_keeps_uffd = kept.ok(),
+                         .volume = request.volume,
+                         .options = request.options,
+                         .mappings = request.mappings});
+    if (made.ok()) return *std::move(made);
+    status = made.status();
   }
+  LogWarning(absl::StrCat("attachment ", id, " (pid ", request.pid,
+                          ") will not survive the death of this agent: ", status.message()));
+  return nullptr;
+}
+
+absl::StatusOr<std::shared_ptr<PagedMemory>> PrepareMemory(
+    AttachRequest* request, const std::vector<AddressRange>& undeclared,
+    std::unique_ptr<AttachmentJournal> journal) {
   constexpr uint64_t kFeatures = uapi::kFeatureEventFork | uapi::kFeatureEventRemap |
                                  uapi::kFeatureEventRemove | uapi::kFeatureEventUnmap |
                                  uapi::kFeatureThreadId;
+  uffd_msg* const buffer = journal != nullptr ? journal->messages() : nullptr;
   absl::StatusOr<std::unique_ptr<Uffd>> uffd =
-      request->register_ranges ? AdoptFreshUffd(std::move(request->uffd), kFeatures)
-                               : AdoptUffd(std::move(request->uffd));
+      request->register_ranges ? AdoptFreshUffd(std::move(request->uffd), kFeatures, buffer)
+                               : AdoptUffd(std::move(request->uffd), buffer);
   if (!uffd.ok()) return uffd.status();
-  std::vector<AddressRange> undeclared = AskForAreas(request->pid, &request->mappings);
-  absl::StatusOr<std::unique_ptr<PageTable>> table = MakeTable(request->mappings);
+  absl::StatusOr<std::unique_ptr<PageTable>> table =
+      MakeTable(request->mappings, journal != nullptr ? journal->taken() : nullptr);
   if (!table.ok()) return table.status();
-  auto memory =
-      std::make_shared<PagedMemory>(*std::move(uffd), request->mappings, *std::move(table));
-  if (!request->register_ranges) {
-    // Of what the Pager registers itself, it knows that it is all declared.
-    ExclusiveLock lock(memory->space.map_changing_lock());
-    memory->space.SetUndeclared(std::move(undeclared));
+  auto memory = std::make_shared<PagedMemory>(*std::move(uffd), request->mappings,
+                                              *std::move(table), std::move(journal));
+  ExclusiveLock lock(memory->space.map_changing_lock());
+  // Of what the Pager registers itself, it knows that it is all declared.
+  if (!request->register_ranges) memory->space.SetUndeclared(undeclared);
+  if (memory->journal != nullptr) {
+    absl::Status status = memory->journal->Commit(memory->space.Encode());
+    if (!status.ok()) return status;
   }
   return memory;
+}
+
+// What an agent that was killed has left of `request`.
+absl::StatusOr<std::shared_ptr<PagedMemory>> RestoreMemory(AdoptRequest* request) {
+  const AttachmentRecord& record = request->journal->record();
+  if (absl::Status status = CheckMappings(record.mappings, request->source->size()); !status.ok()) {
+    return status;
+  }
+  absl::StatusOr<UniqueFd> fd =
+      TakeUffd(request->pidfd.get(), record.process.pid, record.uffd_inode);
+  if (absl::IsNotFound(fd.status())) request->journal->Remove();
+  if (!fd.ok()) return fd.status();
+  absl::StatusOr<std::unique_ptr<Uffd>> uffd =
+      AdoptUffd(*std::move(fd), request->journal->messages());
+  if (!uffd.ok()) return uffd.status();
+  absl::StatusOr<std::unique_ptr<PageTable>> table =
+      MakeTable(record.mappings, request->journal->taken());
+  if (!table.ok()) return table.status();
+  auto memory = std::make_shared<PagedMemory>(*std::move(uffd), record.mappings, *std::move(table),
+                                              std::move(request->journal));
+  ExclusiveLock lock(memory->space.map_changing_lock());
+  if (!memory->space.Decode(memory->journal->map())) {
+    return absl::DataLossError(absl::StrCat("the map of attachment ", record.id, " is damaged"));
+  }
+  return memory;
+}
+
+// Notes the pages that the kernel has: the last fills of the agent before may not have been noted.
+void NotePresent(pid_t pid, PagedMemory* memory) {
+  SharedLock lock(memory->space.map_changing_lock());
+  for (AddressRange range : memory->space.Ranges()) {
+    for (AddressRange present : PresentPages(pid, range)) {
+      memory->space.ForEachPart(present, [&](const AddressSpace::Part& part) {
+        memory->table->SetAll(part.pages(), PageState::kPresent);
+      });
+    }
+  }
 }
 
 absl::Status RegisterAll(const std::vector<Mapping>& mappings, Uffd* uffd) {
@@ -106,6 +172,8 @@ class PagerOnThreads final : public Pager {
  public:
   PagerOnThreads(const PagerOptions& options, std::vector<std::unique_ptr<EventLoop>> loops)
       : serial_(options.fill_mode == FillMode::kSerial),
+        journal_(options.journal),
+        next_id_(journal_ != nullptr ? journal_->next_id() : 1),
         loops_(std::move(loops)),
         timers_(std::max(options.retry_threads, 1)) {}
   ~PagerOnThreads() override { Stop(); }
@@ -117,10 +185,22 @@ class PagerOnThreads final : public Pager {
         return absl::ErrnoToStatus(errno, absl::StrCat("pidfd_open of pid ", request.pid));
       }
     }
-    absl::StatusOr<std::shared_ptr<PagedMemory>> memory = PrepareMemory(&request);
-    if (!memory.ok()) return memory.status();
+    if (absl::Status status = CheckMappings(request.mappings, request.source->size());
+        !status.ok()) {
+      return status;
+    }
+    const std::vector<AddressRange> undeclared = AskForAreas(request.pid, &request.mappings);
+    const AttachmentId id = NewId();
+    std::unique_ptr<AttachmentJournal> journal = MakeJournal(request, id, journal_);
+    absl::StatusOr<std::shared_ptr<PagedMemory>> memory =
+        PrepareMemory(&request, undeclared, std::move(journal));
+    if (!memory.ok()) {
+      if (journal_ != nullptr) journal_->Remove(id);
+      return memory.status();
+    }
 
     AttachedProcess process;
+    process.id = id;
     process.pid = request.pid;
     process.pidfd = std::move(request.pidfd);
     process.volume = std::move(request.volume);
@@ -129,7 +209,10 @@ class PagerOnThreads final : public Pager {
     absl::Status status;
     {
       MutexLock lock(mu_);
-      if (stopped_) return absl::UnavailableError("the agent is stopping");
+      if (stopped_) {
+        if (journal_ != nullptr) journal_->Remove(id);
+        return absl::UnavailableError("the agent is stopping");
+      }
       attachment =
           Add(std::move(process), request.options, request.source, *memory, request.recorder);
       status = attachment->Start();
@@ -138,9 +221,7 @@ class PagerOnThreads final : public Pager {
       status = RegisterAll(request.mappings, (*memory)->uffd.get());
     }
     if (!status.ok()) {
-      const auto forgotten = Forget(attachment->id());
-      attachment->Close();
-      if (forgotten != nullptr) NoteEnded();
+      CloseUnstarted(*attachment);
       return status;
     }
     if (request.replay != nullptr) {
@@ -156,6 +237,39 @@ class PagerOnThreads final : public Pager {
                             ": its userfaultfd does not tell of forks: memory that a child "
                             "inherits is not served"));
     }
+    return attachment->id();
+  }
+
+  absl::StatusOr<AttachmentId> Adopt(AdoptRequest request) override {
+    const AttachmentRecord record = request.journal->record();
+    absl::StatusOr<std::shared_ptr<PagedMemory>> memory = RestoreMemory(&request);
+    if (!memory.ok()) return memory.status();
+
+    AttachedProcess process;
+    process.id = record.id;
+    process.pid = record.process.pid;
+    process.pidfd = std::move(request.pidfd);
+    process.volume = record.volume;
+    process.same_pids = SharesPidNamespace(record.process.pid);
+    std::shared_ptr<LiveAttachment> attachment;
+    absl::Status status;
+    {
+      MutexLock lock(mu_);
+      if (stopped_) return absl::UnavailableError("the agent is stopping");
+      attachment = Add(std::move(process), record.options, std::move(request.source), *memory,
+                       std::move(request.recorder));
+      attachment->Recover();
+      NotePresent(record.process.pid, memory->get());
+      status = attachment->Start();
+    }
+    if (!status.ok()) {
+      CloseUnstarted(*attachment);
+      return status;
+    }
+    attachment->StartDrain();
+    const AttachmentStats stats = attachment->Stats();
+    LogInfo(absl::StrCat(attachment->Name(), ": adopted, ", stats.tracked_pages, " pages, ",
+                         stats.present_pages, " of them there"));
     return attachment->id();
   }
 
@@ -210,12 +324,23 @@ class PagerOnThreads final : public Pager {
     }
   }
 
+  AttachmentId NewId() {
+    MutexLock lock(mu_);
+    return next_id_++;
+  }
+
+  // Ends one that could not be started.
+  void CloseUnstarted(LiveAttachment& attachment) {
+    const auto forgotten = Forget(attachment.id());
+    attachment.Close();
+    if (forgotten != nullptr) NoteEnded();
+  }
+
   std::shared_ptr<LiveAttachment> Add(AttachedProcess process, const AttachmentOptions& options,
                                       std::shared_ptr<PageSource> source,
                                       std::shared_ptr<PagedMemory> memory,
                                       std::shared_ptr<WorkingSetRecorder> recorder)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    process.id = next_id_++;
     LiveAttachment::Environment environment;
     environment.timers = &timers_;
     environment.loop = loops_[process.id % loops_.size()].get();
@@ -242,6 +367,7 @@ class PagerOnThreads final : public Pager {
     std::shared_ptr<LiveAttachment> child;
     {
       MutexLock lock(mu_);
+      process.id = next_id_++;
       child = Add(std::move(process), parent.options(), parent.source(), std::move(memory),
                   parent.recorder());
     }
@@ -289,10 +415,11 @@ class PagerOnThreads final : public Pager {
   }
 
   const bool serial_;
+  Journal* const journal_;  // may be null
   DescriptorReserve reserve_;
   mutable Mutex mu_;
   std::map<AttachmentId, std::shared_ptr<LiveAttachment>> attachments_ ABSL_GUARDED_BY(mu_);
-  AttachmentId next_id_ ABSL_GUARDED_BY(mu_) = 1;
+  AttachmentId next_id_ ABSL_GUARDED_BY(mu_);
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
   // Attachments that were forgotten, but that are not closed yet.
   int ending_ ABSL_GUARDED_BY(mu_) = 0;

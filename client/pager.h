@@ -32,6 +32,7 @@
 #include <vector>
 
 #include "client/attachment.h"
+#include "client/journal/journal.h"
 #include "client/pollable.h"
 
 namespace faultline {
@@ -53,7 +54,16 @@ struct PagerOptions {
   FillMode fill_mode = FillMode::kAuto;
   // How long a reader spins, while faults follow each other closely, before it sleeps; zero: never.
   absl::Duration spin = absl::Microseconds(100);
+  // Borrowed; where attachments are noted, so that they survive this process. Null: they do not.
+  Journal* journal = nullptr;
   Pollable* pollable = nullptr;  // borrowed: what a reader that spins polls besides, the source
+};
+
+struct AdoptRequest {
+  std::unique_ptr<AttachmentJournal> journal;
+  UniqueFd pidfd;  // of its process
+  std::shared_ptr<PageSource> source;
+  std::shared_ptr<WorkingSetRecorder> recorder;  // null: nothing is recorded
 };
 
 // Thread-safe.
@@ -68,6 +78,11 @@ class Pager {
   // or for bad mappings; FAILED_PRECONDITION where UFFDIO_API or UFFDIO_REGISTER fails. On error
   // the target's memory is as it was, and its descriptor is closed.
   virtual absl::StatusOr<AttachmentId> Attach(AttachRequest request) = 0;
+
+  // Serves on where another agent was killed. NOT_FOUND where the process has no copy of the
+  // userfaultfd (any more): its memory is no longer served, and what was not filled reads as zeros.
+  // Other errors as of Attach(), and DATA_LOSS for a journal that is damaged.
+  virtual absl::StatusOr<AttachmentId> Adopt(AdoptRequest request) = 0;
 
   // Ends an attachment whose process goes on. Pages that were never filled are poisoned first, so
   // that none of them turns into zeros (before Linux 6.6, or where that fails, the process is

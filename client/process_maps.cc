@@ -3,15 +3,18 @@
 
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <system_error>
 
+#include "client/unique_fd.h"
 #include "proto/page.h"
 
 namespace faultline {
@@ -38,14 +41,29 @@ std::vector<VmArea> Read(const std::string& path) {
 std::vector<VmArea> ReadMaps(pid_t pid) { return Read(absl::StrCat("/proc/", pid, "/maps")); }
 std::vector<VmArea> ReadSmaps(pid_t pid) { return Read(absl::StrCat("/proc/", pid, "/smaps")); }
 
-bool HasPage(pid_t pid, uint64_t address) {
+std::vector<AddressRange> PresentPages(pid_t pid, AddressRange range) {
   // Documentation/admin-guide/mm/pagemap.rst: one entry for each page.
   constexpr uint64_t kPresent = uint64_t{1} << 63, kSwapped = uint64_t{1} << 62;
-  std::ifstream file(absl::StrCat("/proc/", pid, "/pagemap"), std::ios::binary);
-  uint64_t entry = 0;
-  file.seekg(static_cast<std::streamoff>(address / kPageSize * sizeof entry));
-  file.read(reinterpret_cast<char*>(&entry), sizeof entry);
-  return file.good() && (entry & (kPresent | kSwapped)) != 0;
+  constexpr uint64_t kEntriesPerRead = 16384;
+  std::vector<AddressRange> present;
+  const UniqueFd file(open(absl::StrCat("/proc/", pid, "/pagemap").c_str(), O_RDONLY | O_CLOEXEC));
+  std::vector<uint64_t> entries(std::min(kEntriesPerRead, range.length / kPageSize));
+  for (uint64_t at = range.start; file && at < range.end();) {
+    const uint64_t wanted = std::min<uint64_t>(entries.size(), (range.end() - at) / kPageSize);
+    const ssize_t n = pread(file.get(), entries.data(), wanted * sizeof(uint64_t),
+                            static_cast<off_t>(at / kPageSize * sizeof(uint64_t)));
+    const size_t count = n > 0 ? static_cast<size_t>(n) / sizeof(uint64_t) : 0;
+    if (count == 0) break;
+    for (size_t i = 0; i < count; ++i, at += kPageSize) {
+      if ((entries[i] & (kPresent | kSwapped)) == 0) continue;
+      if (!present.empty() && present.back().end() == at) {
+        present.back().length += kPageSize;
+      } else {
+        present.push_back({at, kPageSize});
+      }
+    }
+  }
+  return present;
 }
 
 pid_t ProcessOfThread(pid_t thread) {

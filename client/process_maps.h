@@ -27,9 +27,9 @@ std::vector<VmArea> ReadMaps(pid_t pid);
 // GiB that is present.
 std::vector<VmArea> ReadSmaps(pid_t pid);
 
-// Whether process `pid` has a page at `address`, in memory or swapped out; false where that cannot
-// be read.
-bool HasPage(pid_t pid, uint64_t address);
+// The parts of `range` where process `pid` has pages, in memory or swapped out; none where that
+// cannot be read.
+std::vector<AddressRange> PresentPages(pid_t pid, AddressRange range);
 
 // The process that thread `thread` belongs to; 0 where there is none. Both as this process's pid
 // namespace has them.

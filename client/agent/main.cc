@@ -28,6 +28,9 @@ namespace {
 constexpr int kExitFailed = 1;
 constexpr int kExitAtSecondSignal = 3;
 
+constexpr char kNoJournal[] = "none";
+// For an agent that is about to end to be gone.
+constexpr absl::Duration kJournalPatience = absl::Seconds(5);
 // Arenas of malloc: each thread beyond has to share, which costs little here, where hardly anything
 // is allocated on the way of a fault, and spares the agent some memory for each of its threads.
 constexpr int kMallocArenas = 2;
@@ -40,6 +43,7 @@ struct Flags {
   PageServerOptions page_server;
   PagerOptions pager;
   HandoverServerOptions handover;
+  std::string journal;
   FetchDelay fetch_delay;
   LogLevel log_level = LogLevel::kInfo;
 };
@@ -56,6 +60,14 @@ absl::StatusOr<mode_t> ParseMode(absl::string_view text) {
       absl::StrCat("\"", text, "\" is no file mode; write it in octal, such as 0660"));
 }
 
+void AddExperimentFlags(DaemonFlags& add, Flags* flags) {
+  add.AddDuration("--fetch-delay", &flags->fetch_delay.delay,
+                  "Hold up fetches by so long before they are sent, for experiments");
+  add.Add("--fetch-delay-share", &flags->fetch_delay.share, "SHARE",
+          "Hold up this share of the fetches only, from 0 to 1")
+      ->check(CLI::Range(0.0, 1.0));
+}
+
 void AddFlags(CLI::App& app, Flags* flags) {
   DaemonFlags add(&app, "FAULTLINE_AGENT_");
   HandoverWorkersOptions& workers = flags->handover.workers;
@@ -65,6 +77,11 @@ void AddFlags(CLI::App& app, Flags* flags) {
           "Where to listen for processes that hand over their memory");
   add.AddParsed("--socket-mode", &ParseMode, &flags->handover.socket_mode, "MODE", "0660",
                 "Permissions of the socket, in octal; who may connect may be served");
+  add.Add(
+      "--journal", &flags->journal, "DIR",
+      "Where attachments are noted, so that an agent that starts there goes on with what one that "
+      "was killed has left; best on a tmpfs; none: they are not noted; default: the socket's "
+      "path and \".journal\"");
   add.Add("--volume", &workers.volume, "NAME",
           "Volume of handovers that name none, which are those in Firecracker's form");
   add.AddParsed("--prefetch", &ParsePrefetchPolicy, &workers.attachment.prefetch, "POLICY", "none",
@@ -102,11 +119,7 @@ void AddFlags(CLI::App& app, Flags* flags) {
   add.AddParsed("--fill-mode", &ParseFillMode, &flags->pager.fill_mode, "MODE", "auto",
                 "Who fills memory: parallel (all threads at a time), serial (one thread for each "
                 "attachment, one page at a time) or auto (parallel from Linux 6.9 on)");
-  add.AddDuration("--fetch-delay", &flags->fetch_delay.delay,
-                  "Hold up fetches by so long before they are sent, for experiments");
-  add.Add("--fetch-delay-share", &flags->fetch_delay.share, "SHARE",
-          "Hold up this share of the fetches only, from 0 to 1")
-      ->check(CLI::Range(0.0, 1.0));
+  AddExperimentFlags(add, flags);
   add.Add("--threads", &flags->page_server.threads, "N",
           "Threads that fill memory with pages that nobody waits for yet")
       ->check(CLI::Range(1, 256));
@@ -142,6 +155,7 @@ struct Agent {
   std::unique_ptr<ThreadTimers> delays;  // only where fetches are held up
   std::unique_ptr<PageServer> page_server;
   std::unique_ptr<ServerWorkingSets> working_sets;
+  std::unique_ptr<Journal> journal;  // null: nothing survives
   std::unique_ptr<Pager> pager;
   std::unique_ptr<HandoverServer> handovers;
 
@@ -152,6 +166,7 @@ struct Agent {
     // Only now, so that peers that watch their connection find all decided.
     handovers.reset();
     pager.reset();
+    journal.reset();
     delays.reset();  // its tasks use the page server
     working_sets.reset();
     page_server.reset();
@@ -168,7 +183,15 @@ absl::Status StartAgent(const Flags& flags, Agent* agent) {
                             " % of the fetches are held up by ",
                             absl::FormatDuration(flags.fetch_delay.delay)));
   }
+  if (flags.journal != kNoJournal) {
+    absl::StatusOr<std::unique_ptr<Journal>> journal = Journal::Open(
+        flags.journal.empty() ? flags.handover.socket_path + ".journal" : flags.journal,
+        kJournalPatience);
+    if (!journal.ok()) return journal.status();
+    agent->journal = *std::move(journal);
+  }
   PagerOptions options = flags.pager;
+  options.journal = agent->journal.get();
   options.pollable = agent->page_server->pollable();
   absl::StatusOr<std::unique_ptr<Pager>> pager = Pager::Create(options);
   if (!pager.ok()) return pager.status();
@@ -187,6 +210,11 @@ absl::Status StartAgent(const Flags& flags, Agent* agent) {
       });
   if (!handovers.ok()) return handovers.status();
   agent->handovers = *std::move(handovers);
+  if (agent->journal != nullptr) {
+    for (std::unique_ptr<AttachmentJournal>& left : agent->journal->TakeLeft()) {
+      agent->handovers->Adopt(std::move(left));
+    }
+  }
   return absl::OkStatus();
 }
 

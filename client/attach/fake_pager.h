@@ -36,6 +36,10 @@ class FakePager : public Pager {
     return id;
   }
 
+  absl::StatusOr<AttachmentId> Adopt(AdoptRequest) override {
+    return absl::UnimplementedError("nothing is left to a FakePager");
+  }
+
   absl::Status Detach(AttachmentId id) override {
     MutexLock lock(mu_);
     if (attached_.erase(id) == 0) return absl::NotFoundError(absl::StrCat("no attachment ", id));

@@ -335,7 +335,10 @@ absl::Status ParseObject(const json& object, HandoverRequest* request) {
     return absl::InvalidArgumentError(
         absl::StrCat("\"detach\" is ", Quoted(object["detach"]), ", not true"));
   }
-  return CheckKeys(object, {"detach"}, "");
+  absl::StatusOr<std::optional<uint64_t>> id = FindNumber(object, "attachment", "");
+  if (!id.ok()) return id.status();
+  request->attachment = *id;
+  return CheckKeys(object, {"detach", "attachment"}, "");
 }
 
 std::string Line(const json& object) {

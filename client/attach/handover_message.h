@@ -10,6 +10,8 @@
 //    "shared_discard":WHAT,"pidfd":INDEX}                                  a handover; answered
 //    with the attachment's id
 //   {"detach":true}                                  ends the attachment made on this connection
+//   {"detach":true,"attachment":ID}                  ends that one, of the same process: for a peer
+//    whose connection went with an agent that was killed; one that has ended is no error
 //   {"query":"volume","volume":NAME}                 answered with the volume's size
 //   {"query":"attachments"}                          answered with the state of every attachment
 // MAPPING: {"base_host_virt_addr":N,"size":N,"offset":N,"page_size":N,"memfd":INDEX}, all in bytes.
@@ -51,7 +53,8 @@ struct HandoverRequest {
   enum class Kind { kFirecracker, kAttach, kDetach, kQueryVolume, kQueryAttachments };
 
   Kind kind = Kind::kAttach;
-  std::string volume;             // of kAttach and kQueryVolume
+  std::string volume;                      // of kAttach and kQueryVolume
+  std::optional<AttachmentId> attachment;  // of kDetach; none: the connection's
   std::vector<Mapping> mappings;  // of kFirecracker and kAttach; not checked by CheckMappings yet
   bool register_ranges = false;
   std::optional<bool> drain;  // none: as the agent has been told

@@ -233,6 +233,8 @@ TEST(HandoverMessage, LargestNumbersAreKept) {
 
 TEST(HandoverMessage, OtherRequestsAreTold) {
   EXPECT_EQ(ParseHandover(R"({"detach":true})")->kind, Kind::kDetach);
+  EXPECT_EQ(ParseHandover(R"({"detach":true})")->attachment, std::nullopt);
+  EXPECT_EQ(ParseHandover(R"({"detach":true,"attachment":7})")->attachment, 7u);
   EXPECT_EQ(ParseHandover(R"({"query":"attachments"})")->kind, Kind::kQueryAttachments);
   absl::StatusOr<HandoverRequest> volume = ParseHandover(R"({"query":"volume","volume":"vm"})");
   ASSERT_TRUE(volume.ok()) << volume.status();

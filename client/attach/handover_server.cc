@@ -98,6 +98,10 @@ class EpollHandoverServer : public HandoverServer {
     workers_.Stop();
   }
 
+  void Adopt(std::unique_ptr<AttachmentJournal> journal) override {
+    workers_.Adopt(std::move(journal));
+  }
+
  private:
   // From any thread.
   void Post(HandoverOutcome outcome);
@@ -389,13 +393,13 @@ void EpollHandoverServer::OnRequest(uint64_t id, Connection& c, HandoverRequest 
       job.peer = *std::move(target);
     }
     c.descriptors.clear();
-  } else if (request.kind == Kind::kDetach && !c.attachment) {
+  } else if (request.kind == Kind::kDetach && !c.attachment && !request.attachment) {
     Refuse(c, false, absl::FailedPreconditionError("this connection has no attachment to detach"));
     return;
   }
   job.connection = id;
+  job.attachment = request.attachment ? request.attachment : c.attachment;
   job.request = std::move(request);
-  job.attachment = c.attachment;
   if (c.peer.pidfd && !job.peer.pidfd) {
     absl::StatusOr<PeerProcess> peer = c.peer.Duplicate();
     if (!peer.ok()) {

@@ -9,6 +9,7 @@
 #include <memory>
 #include <utility>
 
+#include "client/uffd/target_uffd.h"
 #include "proto/log.h"
 
 namespace faultline {
@@ -17,6 +18,17 @@ namespace {
 using Kind = HandoverRequest::Kind;
 
 bool IsHandover(Kind kind) { return kind == Kind::kFirecracker || kind == Kind::kAttach; }
+
+// Whose memory waits already, and who is not told of a failure.
+bool TakesNoAnswer(const HandoverJob& job) {
+  return job.request.kind == Kind::kFirecracker || job.left;
+}
+
+// Not worth failing for.
+void WarnOfWorkingSet(const std::string& volume, const char* what, const absl::Status& status) {
+  LogWarning(
+      absl::StrCat("working set of volume ", volume, " is not ", what, ": ", status.message()));
+}
 
 }  // namespace
 
@@ -40,6 +52,24 @@ void HandoverWorkers::Submit(HandoverJob job) {
   Requeue(std::move(job));
 }
 
+void HandoverWorkers::Adopt(std::unique_ptr<AttachmentJournal> journal) {
+  const AttachmentRecord& record = journal->record();
+  HandoverJob job;
+  job.peer.pid = record.process.pid;
+  absl::StatusOr<UniqueFd> pidfd = OpenProcess(record.process);
+  if (!pidfd.ok()) {
+    LogInfo(absl::StrCat("attachment ", record.id,
+                         " of the last agent is over: ", pidfd.status().message()));
+    journal->Remove();
+    return;
+  }
+  job.peer.pidfd = *std::move(pidfd);
+  job.request.volume = record.volume;
+  job.left = record;
+  job.journal = std::move(journal);
+  Submit(std::move(job));
+}
+
 void HandoverWorkers::Requeue(HandoverJob job) {
   {
     MutexLock lock(mu_);
@@ -49,7 +79,7 @@ void HandoverWorkers::Requeue(HandoverJob job) {
       return;
     }
   }
-  done_(Fail(job, absl::UnavailableError("the agent is stopping")));
+  done_(Abandon(job));
 }
 
 void HandoverWorkers::Stop() {
@@ -63,7 +93,7 @@ void HandoverWorkers::Stop() {
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
   for (const HandoverJob& job : waiting) {
-    done_(Fail(job, absl::UnavailableError("the agent is stopping")));
+    done_(Abandon(job));
   }
 }
 
@@ -104,7 +134,7 @@ std::optional<HandoverOutcome> HandoverWorkers::Work(HandoverJob& job) {
       outcome.reply = AttachmentsReply(pager_->Attachments());
       return outcome;
     case Kind::kDetach: {
-      const absl::Status status = pager_->Detach(*job.attachment);
+      const absl::Status status = Detach(job);
       if (!status.ok()) return Fail(job, status);
       outcome.detached = true;
       outcome.reply = DetachedReply();
@@ -116,6 +146,18 @@ std::optional<HandoverOutcome> HandoverWorkers::Work(HandoverJob& job) {
       return Handover(job);
   }
   return Fail(job, absl::InternalError("unknown kind of request"));
+}
+
+absl::Status HandoverWorkers::Detach(const HandoverJob& job) const {
+  if (!job.request.attachment) return pager_->Detach(*job.attachment);
+  for (const AttachmentStats& attachment : pager_->Attachments()) {
+    if (attachment.id != *job.attachment || attachment.pid == job.peer.pid) continue;
+    return absl::PermissionDeniedError(
+        absl::StrCat("attachment ", attachment.id, " is not one of ", job.peer.Name()));
+  }
+  const absl::Status status = pager_->Detach(*job.attachment);
+  // The agent before may have done it, and had no time left to say so.
+  return absl::IsNotFound(status) ? absl::OkStatus() : status;
 }
 
 std::optional<HandoverOutcome> HandoverWorkers::Handover(HandoverJob& job) {
@@ -142,11 +184,34 @@ std::optional<HandoverOutcome> HandoverWorkers::Handover(HandoverJob& job) {
     outcome.reply = VolumeReply((*source)->size().in_bytes());
     return outcome;
   }
-  absl::StatusOr<AttachmentId> id = Attach(job, *std::move(source));
+  absl::StatusOr<AttachmentId> id =
+      job.left ? Adopt(job, *std::move(source)) : Attach(job, *std::move(source));
+  if (absl::IsNotFound(id.status()) && job.left && job.left->target_keeps_uffd) {
+    // It had one: so it has given its memory up, or another program runs in it (exec).
+    LogInfo(absl::StrCat("attachment ", job.left->id,
+                         " of the last agent is over: ", id.status().message()));
+    return outcome;
+  }
   if (!id.ok()) return Fail(job, id.status());
   outcome.attached = *id;
-  if (job.request.kind == Kind::kAttach) outcome.reply = AttachedReply(*id);
+  if (!TakesNoAnswer(job)) outcome.reply = AttachedReply(*id);
   return outcome;
+}
+
+absl::StatusOr<AttachmentId> HandoverWorkers::Adopt(HandoverJob& job,
+                                                    std::shared_ptr<PageSource> source) {
+  absl::StatusOr<PeerProcess> peer = job.peer.Duplicate();
+  if (!peer.ok()) return peer.status();
+  AdoptRequest request;
+  const AttachmentRecord& record = job.journal->record();
+  const WorkingSetUse use = record.options.working_set;
+  if (use == WorkingSetUse::kRecord || use == WorkingSetUse::kBoth) {
+    request.recorder = NewRecorder(record.volume, *source);
+  }
+  request.journal = std::move(job.journal);
+  request.pidfd = std::move(peer->pidfd);
+  request.source = std::move(source);
+  return pager_->Adopt(std::move(request));
 }
 
 absl::StatusOr<AttachmentId> HandoverWorkers::Attach(HandoverJob& job,
@@ -203,37 +268,37 @@ void HandoverWorkers::PrepareWorkingSet(AttachRequest* request) const {
   const WorkingSetUse use = request->options.working_set;
   WorkingSets* const sets = options_.working_sets;
   if (use == WorkingSetUse::kNone || sets == nullptr) return;
-  // Not worth failing for.
-  const auto warn = [&](const char* what, const absl::Status& status) {
-    LogWarning(absl::StrCat("working set of volume ", request->volume, " is not ", what, ": ",
-                            status.message()));
-  };
   if (use != WorkingSetUse::kRecord) {
     absl::StatusOr<PageSet> set = sets->Get(request->volume, absl::Now() + options_.try_timeout);
     if (!set.ok()) {
-      warn("replayed", set.status());
+      WarnOfWorkingSet(request->volume, "replayed", set.status());
     } else if (!set->empty()) {
       request->replay = std::make_shared<const PageSet>(*std::move(set));
     }
   }
   if (use != WorkingSetUse::kReplay) {
-    absl::StatusOr<PageSet> set = PageSet::Create(request->source->size());
-    if (set.ok()) {
-      request->recorder = std::make_shared<WorkingSetRecorder>(
-          *std::move(set), [sets, volume = request->volume](PageSet pages) {
-            sets->Keep(volume, std::move(pages));
-          });
-    } else {
-      warn("recorded", set.status());
-    }
+    request->recorder = NewRecorder(request->volume, *request->source);
   }
+}
+
+std::shared_ptr<WorkingSetRecorder> HandoverWorkers::NewRecorder(const std::string& volume,
+                                                                 const PageSource& source) const {
+  WorkingSets* const sets = options_.working_sets;
+  if (sets == nullptr) return nullptr;
+  absl::StatusOr<PageSet> set = PageSet::Create(source.size());
+  if (set.ok()) {
+    return std::make_shared<WorkingSetRecorder>(
+        *std::move(set), [sets, volume](PageSet pages) { sets->Keep(volume, std::move(pages)); });
+  }
+  WarnOfWorkingSet(volume, "recorded", set.status());
+  return nullptr;
 }
 
 HandoverOutcome HandoverWorkers::Fail(const HandoverJob& job, const absl::Status& status) const {
   HandoverOutcome outcome;
   outcome.connection = job.connection;
-  if (job.request.kind == Kind::kFirecracker) {
-    GiveUp(job.peer, status);
+  if (TakesNoAnswer(job)) {
+    GiveUp(job.peer, OptionsOf(job).policy, status);
     return outcome;
   }
   if (IsHandover(job.request.kind)) {
@@ -243,9 +308,17 @@ HandoverOutcome HandoverWorkers::Fail(const HandoverJob& job, const absl::Status
   return outcome;
 }
 
-void HandoverWorkers::GiveUp(const PeerProcess& peer, const absl::Status& reason) const {
+HandoverOutcome HandoverWorkers::Abandon(const HandoverJob& job) const {
+  if (!job.left) return Fail(job, absl::UnavailableError("the agent is stopping"));
+  LogWarning(absl::StrCat("the agent stops before it could go on with ", job.peer.Name(),
+                          ", which waits for the next one"));
+  return {};
+}
+
+void HandoverWorkers::GiveUp(const PeerProcess& peer, FaultPolicy policy,
+                             const absl::Status& reason) const {
   const std::string what = absl::StrCat("handover of ", peer.Name(), " failed: ", reason.message());
-  if (options_.attachment.policy == FaultPolicy::kWait) {
+  if (policy == FaultPolicy::kWait) {
     LogError(absl::StrCat(what,
                           "; fault policy wait: its threads hang on the memory that it "
                           "registered until it is killed"));
@@ -258,11 +331,16 @@ void HandoverWorkers::GiveUp(const PeerProcess& peer, const absl::Status& reason
                                   : absl::StrCat("; its threads hang: ", killed.message())));
 }
 
+const AttachmentOptions& HandoverWorkers::OptionsOf(const HandoverJob& job) const {
+  return job.left ? job.left->options : options_.attachment;
+}
+
 absl::Duration HandoverWorkers::TimeLeft(const HandoverJob& job) const {
   const absl::Duration spent = absl::FromChrono(Clock::now() - job.begin);
-  if (job.request.kind != Kind::kFirecracker) return options_.open_timeout - spent;
-  if (options_.attachment.policy == FaultPolicy::kWait) return absl::InfiniteDuration();
-  return options_.attachment.fault_deadline - spent;
+  if (!TakesNoAnswer(job)) return options_.open_timeout - spent;
+  const AttachmentOptions& options = OptionsOf(job);
+  if (options.policy == FaultPolicy::kWait) return absl::InfiniteDuration();
+  return options.fault_deadline - spent;
 }
 
 absl::string_view HandoverWorkers::VolumeOf(const HandoverJob& job) const {
@@ -270,9 +348,7 @@ absl::string_view HandoverWorkers::VolumeOf(const HandoverJob& job) const {
 }
 
 bool HandoverWorkers::MayRetry(const HandoverJob& job, const absl::Status& status) const {
-  if (job.request.kind == Kind::kFirecracker && options_.attachment.policy == FaultPolicy::kWait) {
-    return true;
-  }
+  if (TakesNoAnswer(job) && OptionsOf(job).policy == FaultPolicy::kWait) return true;
   return IsRetryable(status) && TimeLeft(job) > absl::ZeroDuration();
 }
 

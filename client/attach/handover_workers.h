@@ -51,8 +51,12 @@ struct HandoverWorkersOptions {
 struct HandoverJob {
   uint64_t connection = 0;  // told back with the outcome
   HandoverRequest request;
-  PeerProcess peer;                             // or the process that it has handed over
-  UniqueFd uffd;                                // of a handover
+  PeerProcess peer;  // or the process that it has handed over
+  UniqueFd uffd;     // of a handover
+  // Instead: an attachment that another agent has left, and its record; `peer` is its process. Not
+  // answered.
+  std::unique_ptr<AttachmentJournal> journal;
+  std::optional<AttachmentRecord> left;
   std::optional<AttachmentId> attachment;       // that `connection` has; what kDetach ends
   std::chrono::steady_clock::time_point begin;  // set by Submit
   std::chrono::steady_clock::time_point due;    // of the next try; set by Submit
@@ -78,13 +82,18 @@ class HandoverWorkers {
 
   void Submit(HandoverJob job);
 
+  // As HandoverServer::Adopt().
+  void Adopt(std::unique_ptr<AttachmentJournal> journal);
+
   // Lets what runs end, and what waits fail. After it nothing here calls the Pager. Idempotent.
   void Stop();
 
   // Gives up a handover in Firecracker's form for `reason`. Its peer takes no answer, and all of
   // its memory is registered: left alone, its threads would hang on the first page that they touch.
   // So it is killed, unless the fault policy is to wait; the log says both the reason and the deed.
-  void GiveUp(const PeerProcess& peer, const absl::Status& reason) const;
+  void GiveUp(const PeerProcess& peer, const absl::Status& reason) const {
+    GiveUp(peer, options_.attachment.policy, reason);
+  }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -92,15 +101,23 @@ class HandoverWorkers {
   void Run();
   // The job that is due first, when it is; nothing once stopped.
   std::optional<HandoverJob> Take();
-  // Returns the outcome, or nothing when the job has been queued for another try.
+  // The outcome, or nothing when the job has been queued for another try.
   std::optional<HandoverOutcome> Work(HandoverJob& job);
   std::optional<HandoverOutcome> Handover(HandoverJob& job);
   absl::StatusOr<AttachmentId> Attach(HandoverJob& job, std::shared_ptr<PageSource> source);
+  absl::StatusOr<AttachmentId> Adopt(HandoverJob& job, std::shared_ptr<PageSource> source);
   // Waits until the working set is in place, but not longer than somebody is there who cares.
   void AwaitReplay(std::future<void> replayed, const PeerProcess& peer);
   // Has the working set recorded or replayed, as the request's options say.
   void PrepareWorkingSet(AttachRequest* request) const;
+  std::shared_ptr<WorkingSetRecorder> NewRecorder(const std::string& volume,
+                                                  const PageSource& source) const;
+  absl::Status Detach(const HandoverJob& job) const;
   HandoverOutcome Fail(const HandoverJob& job, const absl::Status& status) const;
+  // Of a job that is not done as the agent stops.
+  HandoverOutcome Abandon(const HandoverJob& job) const;
+  void GiveUp(const PeerProcess& peer, FaultPolicy policy, const absl::Status& reason) const;
+  const AttachmentOptions& OptionsOf(const HandoverJob& job) const;
   void Requeue(HandoverJob job);
   absl::Duration TimeLeft(const HandoverJob& job) const;
   absl::string_view VolumeOf(const HandoverJob& job) const;

@@ -158,6 +158,15 @@ absl::Status LocalStack::KillAndRestartServer() {
   return StartServer(server_address_);
 }
 
+absl::Status LocalStack::KillAndRestartAgent() {
+  kill(agent_pid(), SIGKILL);
+  agent_.process.Wait();
+  absl::StatusOr<AgentProcess> agent = StartAgent("agent", {});
+  if (!agent.ok()) return agent.status();
+  agent_ = *std::move(agent);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::string> LocalStack::Faultline(const std::vector<std::string>& arguments) const {
   std::vector<std::string> argv = {SiblingProgram("faultline"), "--server=" + server_address_};
   argv.insert(argv.end(), arguments.begin(), arguments.end());

@@ -55,6 +55,9 @@ class LocalStack {
   // Kills the server, as a crash would, and starts it again on the same store at the same address.
   absl::Status KillAndRestartServer();
 
+  // Kills the agent, and starts another in its place.
+  absl::Status KillAndRestartAgent();
+
   // Starts one more agent of this server, with these flags beside those that every agent has. It
   // must end before this. `name` tells its files from those of others.
   absl::StatusOr<AgentProcess> StartAgent(const std::string& name,

@@ -52,6 +52,9 @@ class Countdown {
   unsigned count_ ABSL_GUARDED_BY(mu_);
 };
 
+// After a handover that was lost with its agent.
+constexpr auto kAttachAgain = std::chrono::milliseconds(20);
+
 class Churn {
  public:
   using GiveUp = std::function<void(const nlohmann::ordered_json&)>;
@@ -99,6 +102,11 @@ class Churn {
   bool over_ = false;
 };
 
+bool IsAgentLoss(const Failure& failure) {
+  return failure.code == ECONNRESET || failure.code == EPIPE || failure.code == ECONNREFUSED ||
+         failure.code == ENOENT;
+}
+
 Failure Churn::RunGeneration() {
   VolumeMemory memory;
   Failure failure = VolumeMemory::Map(options_.memory, options_.pages, company_.pattern, &memory);
@@ -112,6 +120,11 @@ Failure Churn::RunGeneration() {
         options_.socket, options_.volume,
         options_.drain ? AgentAttachment::Drain::kYes : AgentAttachment::Drain::kNo, memory,
         &attachment);
+    if (options_.agent_may_die && IsAgentLoss(failure) && !TimeIsUp()) {
+      // Whether it was noted is not known. That memory is left to itself.
+      std::this_thread::sleep_for(kAttachAgain);
+      return Success();
+    }
     if (!failure.ok()) return failure;
   }
   if (options_.storm > 0) {

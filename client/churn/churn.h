@@ -19,6 +19,7 @@ struct ChurnOptions {
   std::string socket;  // of the agent; empty: nobody is attached, the memory is filled beforehand
   std::string volume;
   bool drain = true;
+  bool agent_may_die = false;  // and another go on: a handover that is lost with it is made anew
   MemoryKind memory = MemoryKind::kAnon;
   OperationMix mix{MemoryKind::kAnon};
   uint64_t seed = 1;

@@ -70,6 +70,7 @@ struct CommandOptions {
   absl::Duration fetch_delay = absl::ZeroDuration();
   double delay_share = 1;
   absl::Duration kill_server_every = absl::ZeroDuration();
+  absl::Duration kill_agent_every = absl::ZeroDuration();
   std::optional<uint64_t> wrong_page;
   bool baseline = false, unattached = false;
   std::string directory;
@@ -96,6 +97,7 @@ std::vector<std::string> TargetArguments(const CommandOptions& options) {
   if (!options.only.empty()) argv.push_back("--operations=" + options.only);
   if (options.no_fork) argv.push_back("--no-fork");
   if (options.no_drain) argv.push_back("--no-drain");
+  if (options.kill_agent_every > absl::ZeroDuration()) argv.push_back("--agent-may-die");
   if (options.keep_going) argv.push_back("--keep-going");
   return argv;
 }
@@ -175,6 +177,7 @@ class TargetRun {
 
   absl::StatusOr<nlohmann::ordered_json> Run();
   const AgentCounters& counters() const { return counters_; }
+  uint64_t agent_kills() const { return agent_kills_; }
 
  private:
   absl::Status Start();
@@ -191,7 +194,8 @@ class TargetRun {
   std::string unread_;
   nlohmann::ordered_json result_;
   AgentCounters counters_;
-  Clock::time_point next_look_, next_kill_;
+  Clock::time_point next_look_, next_kill_, next_agent_kill_;
+  uint64_t agent_kills_ = 0;
 };
 
 absl::Status TargetRun::Start() {
@@ -259,17 +263,24 @@ nlohmann::json TargetRun::LookAtAgent() {
 absl::Status TargetRun::DoWhatIsDue() {
   if (behind_ == nullptr) return absl::OkStatus();
   if (Clock::now() >= next_look_) LookAtAgent();
-  if (options_.kill_server_every == absl::ZeroDuration() || Clock::now() < next_kill_) {
-    return absl::OkStatus();
+  absl::Status status;
+  if (options_.kill_server_every > absl::ZeroDuration() && Clock::now() >= next_kill_) {
+    status = behind_->stack->KillAndRestartServer();
+    next_kill_ = Clock::now() + absl::ToChronoNanoseconds(options_.kill_server_every);
   }
-  absl::Status status = behind_->stack->KillAndRestartServer();
-  next_kill_ = Clock::now() + absl::ToChronoNanoseconds(options_.kill_server_every);
+  if (status.ok() && options_.kill_agent_every > absl::ZeroDuration() &&
+      Clock::now() >= next_agent_kill_) {
+    status = behind_->stack->KillAndRestartAgent();
+    next_agent_kill_ = Clock::now() + absl::ToChronoNanoseconds(options_.kill_agent_every);
+    ++agent_kills_;
+  }
   return status;
 }
 
 absl::StatusOr<nlohmann::ordered_json> TargetRun::Run() {
   next_look_ = Clock::now() + kLook;
   next_kill_ = Clock::now() + absl::ToChronoNanoseconds(options_.kill_server_every);
+  next_agent_kill_ = Clock::now() + absl::ToChronoNanoseconds(options_.kill_agent_every);
   absl::Status status = Start();
   if (!status.ok()) return status;
   for (bool open = true; open;) {
@@ -311,6 +322,10 @@ std::string Configuration(const CommandOptions& options) {
     parts.push_back(
         absl::StrCat("server killed every ", absl::FormatDuration(options.kill_server_every)));
   }
+  if (options.kill_agent_every > absl::ZeroDuration()) {
+    parts.push_back(
+        absl::StrCat("agent killed every ", absl::FormatDuration(options.kill_agent_every)));
+  }
   return absl::StrJoin(parts, ", ");
 }
 
@@ -328,6 +343,12 @@ absl::Status CheckOptions(const CommandOptions& options) {
     return absl::InvalidArgumentError(
         "--kill-server-every: there is a server only with "
         "--source=server");
+  }
+  if (options.kill_agent_every > absl::ZeroDuration() &&
+      (options.source != "server" || !options.no_fork)) {
+    return absl::InvalidArgumentError(
+        "--kill-agent-every: needs an agent of its own, so no --source=memory, and --no-fork: the "
+        "userfaultfds of forked children die with the agent");
   }
   if (options.operations == 0 && options.seconds == 0 && options.storm == 0) {
     return absl::InvalidArgumentError("--ops and --seconds are both 0: it would never end");
@@ -358,6 +379,7 @@ absl::Status Churn(const CommandOptions& options, OutputFormat output) {
     if (!result.ok()) return result.status();
     report["target"] = *std::move(result);
     report["agent"] = run.counters().Sum();
+    if (run.agent_kills() > 0) report["agent"]["kills_total"] = run.agent_kills();
   }
   if (output == OutputFormat::kJson) {
     PrintJson(report);
@@ -444,6 +466,9 @@ void AddSourceFlags(CLI::App* churn, CommandOptions* options) {
   AddParsed(churn, "--kill-server-every", "DURATION",
             "Kill the server (SIGKILL) and start it again, such as 2s", &ParseDuration,
             &options->kill_server_every);
+  AddParsed(churn, "--kill-agent-every", "DURATION",
+            "Kill the agent (SIGKILL) and start another in its place; with --no-fork",
+            &ParseDuration, &options->kill_agent_every);
   churn->add_option("--wrong-page", options->wrong_page,
                     "Give this page of the volume one wrong byte: it must be found");
   churn->add_flag("--baseline", options->baseline,

@@ -109,6 +109,8 @@ void AddFlags(CLI::App& app, Flags* flags) {
                  "Instead of all that: so many single pages are discarded")
       ->capture_default_str();
   app.add_flag("--no-drain", flags->no_drain, "The agent fetches only what is touched");
+  app.add_flag("--agent-may-die", flags->churn.agent_may_die,
+               "Hand over again where an agent that was killed has not answered");
   app.add_flag("--keep-going", flags->keep_going, "Do not end at the first wrong byte or hang");
   app.add_option("--hang-after", flags->hang_seconds, "Seconds after which an operation hangs")
       ->check(CLI::Range(1, 3600))

@@ -131,9 +131,6 @@ Failure AgentAttachment::Attach(const std::string& socket, const std::string& vo
   return Success();
 }
 
-Failure AgentAttachment::Detach() {
-  nlohmann::json answer;
-  return connection_.Ask({{"detach", true}}, {}, &answer);
-}
+Failure AgentAttachment::Detach() { return connection_.Detach(id_, kAgentTimeout); }
 
 }  // namespace faultline::churn

@@ -65,7 +65,10 @@ absl::StatusOr<size_t> FaultReader::ReadBatch() {
   std::vector<std::shared_ptr<PagedMemory>> settled_children;
   {
     ExclusiveLock lock(memory_->space.map_changing_lock());
-    if (memory_->space.Settle()) settled_children.swap(children_);
+    if (memory_->space.Settle()) {
+      settled_children.swap(children_);
+      Commit();
+    }
     read = memory_->uffd->Read(&events_);
     for (UffdEvent& event : events_) {
       if (const auto* fault = std::get_if<FaultEvent>(&event)) {
@@ -76,6 +79,7 @@ absl::StatusOr<size_t> FaultReader::ReadBatch() {
         changed = true;
       }
     }
+    if (changed) Commit();
   }
   for (AddressRange range : woken_) WakeAll(range);
   woken_.clear();
@@ -87,6 +91,33 @@ absl::StatusOr<size_t> FaultReader::ReadBatch() {
     }
   }
   return read;
+}
+
+void FaultReader::Commit() {
+  if (memory_->journal == nullptr) return;
+  const absl::Status status = memory_->journal->Commit(memory_->space.Encode());
+  if (status.ok() || std::exchange(commit_failed_, true)) return;
+  LogError(absl::StrCat(target_->Name(),
+                        ": it will not survive the death of this agent: ", status.message()));
+}
+
+int FaultReader::Recover() {
+  int forks = 0;
+  {
+    ExclusiveLock lock(memory_->space.map_changing_lock());
+    for (UffdEvent& event : memory_->journal->Unapplied(&forks)) Apply(event);
+    Commit();
+  }
+  displaced_ = false;
+  // What was read of faults has died with its reader. All at once, and then what may lie beyond.
+  {
+    SharedLock lock(memory_->space.map_changing_lock());
+    woken_ = memory_->space.Ranges();
+  }
+  woken_.push_back({kUnmappedAddress, kAddressesEnd - kUnmappedAddress});
+  for (AddressRange range : woken_) WakeAll(range);
+  woken_.clear();
+  return forks;
 }
 
 void FaultReader::Apply(UffdEvent& event) {

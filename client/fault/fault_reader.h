@@ -58,6 +58,11 @@ class FaultReader {
   // free descriptor: to be called again. Any other error is final: it cannot be read any more.
   absl::Status Drain();
 
+  // To be called before the first Drain() of memory that another process has served: applies what
+  // that one had read of events and not applied. Takes no descriptor for a forked child: how many
+  // of them are lost is returned.
+  int Recover();
+
   // Hands on the children whose parent's events are still outstanding, because no more will be
   // read. On the thread of Drain().
   void ReleaseChildren();
@@ -79,6 +84,8 @@ class FaultReader {
   void Discard(const AddressSpace::Part& part)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(memory_->space.map_changing_lock());
   void Release(std::shared_ptr<PagedMemory> child, bool all_told);
+  // Makes the map as it is now the one that outlives this process.
+  void Commit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(memory_->space.map_changing_lock());
   void NoteEvent(const char* name, AddressRange range);
   void WakeAll(AddressRange range);
   void Resolve();
@@ -101,6 +108,7 @@ class FaultReader {
   // Forked since the address space was last settled.
   std::vector<std::shared_ptr<PagedMemory>> children_;
   pid_t last_thread_ = 0;
+  bool commit_failed_ = false;
   bool displaced_ = false;  // by an event of the batch: pages of which no event has told yet
 
   struct Noted {

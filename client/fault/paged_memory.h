@@ -11,6 +11,7 @@
 
 #include "client/address_space.h"
 #include "client/fault/fault_queue.h"
+#include "client/journal/attachment_journal.h"
 #include "client/latency_histogram.h"
 #include "client/page_table.h"
 #include "client/uffd/uffd.h"
@@ -71,8 +72,12 @@ inline void Count(FaultCounters::Counter& counter, uint64_t n = 1) {
 // Thread-safe, each part by its own contract.
 struct PagedMemory {
   PagedMemory(std::unique_ptr<Uffd> uffd_in, const std::vector<Mapping>& mappings,
-              std::unique_ptr<PageTable> table_in)
-      : uffd(std::move(uffd_in)), space(mappings), table(std::move(table_in)) {}
+              std::unique_ptr<PageTable> table_in,
+              std::unique_ptr<AttachmentJournal> journal_in = nullptr)
+      : journal(std::move(journal_in)),
+        uffd(std::move(uffd_in)),
+        space(mappings),
+        table(std::move(table_in)) {}
 
   // That of a forked child, as its parent is at this moment.
   PagedMemory(std::unique_ptr<Uffd> uffd_in, const PagedMemory& parent,
@@ -82,7 +87,10 @@ struct PagedMemory {
         space(AddressSpace::ForkOf::kParent, parent.space),
         table(std::move(table_in)) {}
 
-  const std::unique_ptr<Uffd> uffd;
+  // May be null: then nothing outlives this process. Used with the map-changing lock held
+  // exclusively.
+  const std::unique_ptr<AttachmentJournal> journal;
+  const std::unique_ptr<Uffd> uffd;  // reads into the journal
   AddressSpace space;
   const std::unique_ptr<PageTable> table;
   FaultQueue queue;

@@ -7,6 +7,7 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -17,6 +18,8 @@ using nlohmann::json;
 
 // Of one answer; those to what this library asks are some hundred bytes.
 constexpr size_t kMaxAnswerBytes = size_t{64} << 10;
+
+constexpr auto kReconnectInterval = std::chrono::milliseconds(10);
 
 timeval ToTimeval(std::chrono::milliseconds time) {
   return {static_cast<time_t>(time.count() / 1000),
@@ -73,6 +76,22 @@ Failure AgentConnection::Ask(const json& request, const std::vector<int>& descri
             "the agent at " + path_ + " says: " + (*answer)["message"].get<std::string>()};
   }
   return {EPROTO, "the agent at " + path_ + " gave an answer that is none: " + text.substr(0, 100)};
+}
+
+Failure AgentConnection::Detach(uint64_t id, std::chrono::milliseconds patience) {
+  json answer;
+  Failure failure = Ask({{"detach", true}}, {}, &answer);
+  if (failure.ok() || failure.code == EREMOTEIO) return failure;
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  while (true) {
+    AgentConnection successor(timeout_);
+    failure = successor.Connect(path_);
+    if (failure.ok()) {
+      failure = successor.Ask({{"detach", true}, {"attachment", id}}, {}, &answer);
+    }
+    if (failure.ok() || std::chrono::steady_clock::now() >= deadline) return failure;
+    std::this_thread::sleep_for(kReconnectInterval);
+  }
 }
 
 Failure AgentConnection::Send(const std::string& text, const std::vector<int>& descriptors) {

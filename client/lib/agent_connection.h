@@ -3,6 +3,7 @@
 #define FAULTLINE_CLIENT_LIB_AGENT_CONNECTION_H_
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,10 @@ class AgentConnection {
   // with EREMOTEIO, and the agent's message, where it answers with an error.
   Failure Ask(const nlohmann::json& request, const std::vector<int>& descriptors,
               nlohmann::json* answer);
+
+  // Ends attachment `id`. Where the connection has ended, with an agent that was killed, its
+  // successor is asked, again and again until `patience` is over.
+  Failure Detach(uint64_t id, std::chrono::milliseconds patience);
 
   int fd() const { return socket_.get(); }
   const std::string& path() const { return path_; }

@@ -203,10 +203,13 @@ int faultline_unmap(faultline_mapping* mapping, faultline_error* error) {
   mapping->uffd.reset();
   munmap(mapping->address, mapping->length);
   mapping->address = nullptr;
-  json answer;
-  Failure failure = mapping->agent.Ask({{"detach", true}}, {}, &answer);
-  // The memory is gone, and so is an agent that has ended: nothing is left to detach from.
-  if (failure.code == ECONNRESET || failure.code == EPIPE) failure = Success();
+  Failure failure = mapping->agent.Detach(mapping->attachment, std::chrono::milliseconds(0));
+  // The memory is gone, and where nobody is in the place of an agent that was killed, nothing is
+  // left to detach from.
+  if (failure.code == ECONNRESET || failure.code == EPIPE || failure.code == ECONNREFUSED ||
+      failure.code == ENOENT) {
+    failure = Success();
+  }
   return Return(failure, error);
 }
 

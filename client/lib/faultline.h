@@ -73,8 +73,8 @@ enum {
  * accesses get SIGBUS.) */
 enum {
   FAULTLINE_ON_AGENT_LOSS_KILL = 0, /* a line to stderr, then SIGABRT, whatever its handler */
-  /* Nothing: accesses to pages that are not filled wait until the process is killed, or until
-   * something serves its userfaultfd again (it can be had by pidfd_getfd(2)). */
+  /* Nothing: accesses to pages that are not filled wait, until an agent that is started in the
+   * place of one that was killed (with the same --socket, or --journal) goes on. */
   FAULTLINE_ON_AGENT_LOSS_WAIT = 1
 };
 

@@ -46,6 +46,20 @@ absl::StatusOr<WorkingSetUse> ParseWorkingSetUse(absl::string_view name) {
                                                  "\"; known are none, record, replay and both"));
 }
 
+absl::string_view WorkingSetUseName(WorkingSetUse use) {
+  switch (use) {
+    case WorkingSetUse::kNone:
+      return "none";
+    case WorkingSetUse::kRecord:
+      return "record";
+    case WorkingSetUse::kReplay:
+      return "replay";
+    case WorkingSetUse::kBoth:
+      break;
+  }
+  return "both";
+}
+
 std::unique_ptr<Prefetcher> NewPrefetcher(PrefetchPolicy policy) {
   switch (policy) {
     case PrefetchPolicy::kNone:

@@ -74,6 +74,7 @@ enum class WorkingSetUse {
 
 // Parses "none", "record", "replay" or "both".
 absl::StatusOr<WorkingSetUse> ParseWorkingSetUse(absl::string_view name);
+absl::string_view WorkingSetUseName(WorkingSetUse use);
 
 }  // namespace faultline
 

@@ -33,7 +33,9 @@ FillResult Result(int returned, int64_t field, uint64_t length) {
   return {errno, field > 0 ? static_cast<uint64_t>(field) : 0};
 }
 
-UffdEvent Decode(const uffd_msg& msg) {
+}  // namespace
+
+UffdEvent DecodeMessage(const uffd_msg& msg) {
   switch (msg.event) {
     case UFFD_EVENT_FORK:
       return ForkEvent{UniqueFd(static_cast<int>(msg.arg.fork.ufd))};
@@ -50,16 +52,20 @@ UffdEvent Decode(const uffd_msg& msg) {
   }
 }
 
+namespace {
+
 class KernelUffd final : public Uffd {
  public:
-  KernelUffd(UniqueFd fd, uint64_t features) : fd_(std::move(fd)), features_(features) {}
+  KernelUffd(UniqueFd fd, uint64_t features, uffd_msg* buffer = nullptr)
+      : fd_(std::move(fd)), features_(features), buffer_(buffer) {}
 
   int fd() const override { return fd_.get(); }
   uint64_t features() const override { return features_; }
 
   absl::StatusOr<size_t> Read(std::vector<UffdEvent>* events) override {
-    std::array<uffd_msg, kReadBatch> messages;
-    const ssize_t n = read(fd_.get(), messages.data(), sizeof messages);
+    std::array<uffd_msg, kReadBatch> own;
+    uffd_msg* const messages = buffer_ != nullptr ? buffer_ : own.data();
+    const ssize_t n = read(fd_.get(), messages, sizeof own);
     if (n < 0) {
       if (errno == EAGAIN || errno == EINTR) return 0;
       if (errno == EMFILE || errno == ENFILE) {
@@ -69,7 +75,7 @@ class KernelUffd final : public Uffd {
       return absl::ErrnoToStatus(errno, "read of a userfaultfd");
     }
     const size_t count = static_cast<size_t>(n) / sizeof(uffd_msg);
-    for (size_t i = 0; i < count; ++i) events->push_back(Decode(messages[i]));
+    for (size_t i = 0; i < count; ++i) events->push_back(DecodeMessage(messages[i]));
     return count;
   }
 
@@ -164,6 +170,7 @@ class KernelUffd final : public Uffd {
  private:
   const UniqueFd fd_;
   const uint64_t features_;
+  uffd_msg* const buffer_;
 };
 
 absl::Status CheckIsUffd(int fd) {
@@ -212,12 +219,12 @@ absl::Status SetNonBlocking(int fd) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Uffd>> AdoptUffd(UniqueFd fd) {
+absl::StatusOr<std::unique_ptr<Uffd>> AdoptUffd(UniqueFd fd, uffd_msg* buffer) {
   if (absl::Status status = CheckIsUffd(fd.get()); !status.ok()) return status;
   absl::StatusOr<uint64_t> features = FeaturesOf(fd.get());
   if (!features.ok()) return features.status();
   if (absl::Status status = SetNonBlocking(fd.get()); !status.ok()) return status;
-  return std::make_unique<KernelUffd>(std::move(fd), *features);
+  return std::make_unique<KernelUffd>(std::move(fd), *features, buffer);
 }
 
 absl::StatusOr<std::unique_ptr<Uffd>> AdoptForkedUffd(UniqueFd fd, uint64_t features) {
@@ -226,7 +233,8 @@ absl::StatusOr<std::unique_ptr<Uffd>> AdoptForkedUffd(UniqueFd fd, uint64_t feat
   return std::make_unique<KernelUffd>(std::move(fd), features);
 }
 
-absl::StatusOr<std::unique_ptr<Uffd>> AdoptFreshUffd(UniqueFd fd, uint64_t features) {
+absl::StatusOr<std::unique_ptr<Uffd>> AdoptFreshUffd(UniqueFd fd, uint64_t features,
+                                                     uffd_msg* buffer) {
   if (absl::Status status = CheckIsUffd(fd.get()); !status.ok()) return status;
   if (FeaturesOf(fd.get()).ok()) {
     return absl::FailedPreconditionError(
@@ -244,7 +252,7 @@ absl::StatusOr<std::unique_ptr<Uffd>> AdoptFreshUffd(UniqueFd fd, uint64_t featu
     features &= ~uapi::kFeatureEventFork;
     returned = call_api(features);
   }
-  if (returned == 0) return std::make_unique<KernelUffd>(std::move(fd), features);
+  if (returned == 0) return std::make_unique<KernelUffd>(std::move(fd), features, buffer);
   return absl::FailedPreconditionError(
       absl::StrCat("UFFDIO_API on the userfaultfd that was handed over: ", strerror(errno)));
 }

@@ -78,6 +78,9 @@ enum class SpaceState {
 // hand (vm.mmap_min_addr is 64 KiB).
 inline constexpr uint64_t kUnmappedAddress = uint64_t{1} << 16;
 
+// The end of what a 64-bit program can have mapped unless it asks for more.
+inline constexpr uint64_t kAddressesEnd = (uint64_t{1} << 47) - (uint64_t{1} << 12);
+
 // Thread-safe: the kernel serialises what it must. Read() belongs to one reader at a time.
 class Uffd {
  public:
@@ -120,9 +123,15 @@ class Uffd {
   virtual absl::Status Unregister(AddressRange range) = 0;
 };
 
+// REQUIRES: of a FORK, that the descriptor it names is one of this process.
+UffdEvent DecodeMessage(const uffd_msg& message);
+
 // Takes a descriptor that a target handed over and whose UFFDIO_API was already called.
 // INVALID_ARGUMENT where it is no userfaultfd, FAILED_PRECONDITION where UFFDIO_API is missing.
-absl::StatusOr<std::unique_ptr<Uffd>> AdoptUffd(UniqueFd fd);
+//
+// Here and below: the kernel writes what is read to `buffer`, which outlives the uffd and has
+// kReadBatch messages; null: to a buffer that dies with this process.
+absl::StatusOr<std::unique_ptr<Uffd>> AdoptUffd(UniqueFd fd, uffd_msg* buffer = nullptr);
 
 // Takes the uffd of a forked child, which has the features of its parent's.
 absl::StatusOr<std::unique_ptr<Uffd>> AdoptForkedUffd(UniqueFd fd, uint64_t features);
@@ -130,7 +139,8 @@ absl::StatusOr<std::unique_ptr<Uffd>> AdoptForkedUffd(UniqueFd fd, uint64_t feat
 // As AdoptUffd, for one whose UFFDIO_API is still to be called: does so, with `features`, and
 // without uapi::kFeatureEventFork where this process may not ask for that (CAP_SYS_PTRACE).
 // FAILED_PRECONDITION where it was called before, or where the kernel lacks one of the features.
-absl::StatusOr<std::unique_ptr<Uffd>> AdoptFreshUffd(UniqueFd fd, uint64_t features);
+absl::StatusOr<std::unique_ptr<Uffd>> AdoptFreshUffd(UniqueFd fd, uint64_t features,
+                                                     uffd_msg* buffer = nullptr);
 
 // A new userfaultfd of this process, before UFFDIO_API: from /dev/userfaultfd, else by the system
 // call. PERMISSION_DENIED, naming every way to get the permission, where neither works.

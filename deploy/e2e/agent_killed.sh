@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# kill -9 of the agent: libfaultline ends the process with its message; told to wait, it waits, and
-# what was filled stays. No page turns into zeros. An agent that starts again takes the socket over.
+# kill -9 of the agent: libfaultline ends the process with its message; told to wait, it waits, what
+# was filled stays, and no page turns into zeros. An agent that starts again takes the socket over and
+# goes on with who has waited.
 . "$(dirname "$0")/functions.sh"
 requires_userfaultfd
 requires_command jq
@@ -40,8 +41,16 @@ faulting_threads() {
 if [[ $(id -u) -eq 0 ]]; then wait_for "two threads in a page fault" faulting_threads; fi
 is_alive waits || fail "the target that is to wait has ended"
 expect "what the waiting target has said" 3 "$(wc -l <"$scratch/waits.out")"
-stop waits KILL
 
 start_agent --volume=vm
+expect_log agent "attachment 2 \(pid ${pid[waits]}, volume vm\): adopted, 1024 pages, 16 of them there"
+expect_out waits "^check $(all_right 2)$"
+tell waits check
+expect_out waits "^check $(all_right 1024)$"
+tell waits unmap
+wait_for_exit waits
+expect "exit status of the target that has waited" 0 "$exit_status"
+expect "attachments" '[]' "$(faultline --output=json attachments --socket="$agent_socket" |
+  jq -c .attachments)"
 expect_match "what a new target reads" "check $(all_right 1024)" \
   "$(touch_with --volume=vm --reference="$image" <<<check)"

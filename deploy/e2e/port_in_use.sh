@@ -18,6 +18,9 @@ faultline volume create vm --size=1MiB
 start_agent
 fails "$BIN/faultline-agent" --server="$server_address" --socket="$agent_socket"
 expect "exit status of the second agent" 1 "$exit_status"
+expect_match "the message" "journal $agent_socket.journal is in use by another agent" "$message"
+fails "$BIN/faultline-agent" --server="$server_address" --socket="$agent_socket" --journal=none
+expect "exit status of a second agent with no journal" 1 "$exit_status"
 expect_match "the message" "another process listens on $agent_socket; stop it or choose another" \
   "$message"
 echo "not a socket" >"$scratch/file"

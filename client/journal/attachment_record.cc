@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/journal/attachment_record.h"
+
+#include <absl/strings/str_cat.h>
+#include <absl/time/time.h>
+
+#include <fstream>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+namespace faultline {
+namespace {
+
+using nlohmann::ordered_json;
+
+std::string PathOf(const std::string& directory) { return absl::StrCat(directory, "/record"); }
+
+ordered_json ToJson(const AttachmentOptions& options) {
+  return {{"fault_policy", std::string(FaultPolicyName(options.policy))},
+          {"fault_deadline", absl::FormatDuration(options.fault_deadline)},
+          {"shared_discard", std::string(SharedDiscardName(options.shared_discard))},
+          {"drain", options.drain},
+          {"prefetch", std::string(PrefetchPolicyName(options.prefetch))},
+          {"working_set", std::string(WorkingSetUseName(options.working_set))}};
+}
+
+// Sets `*value` to what `parse` makes of a text.
+template <typename T>
+absl::Status Parse(const ordered_json& text, absl::StatusOr<T> (*parse)(absl::string_view),
+                   T* value) {
+  absl::StatusOr<T> parsed = parse(text.get_ref<const std::string&>());
+  if (!parsed.ok()) return parsed.status();
+  *value = *parsed;
+  return absl::OkStatus();
+}
+
+absl::Status Parse(const ordered_json& json, AttachmentOptions* options) {
+  absl::Status status = Parse(json.at("fault_policy"), &ParseFaultPolicy, &options->policy);
+  if (status.ok()) {
+    status = Parse(json.at("shared_discard"), &ParseSharedDiscard, &options->shared_discard);
+  }
+  if (status.ok()) status = Parse(json.at("prefetch"), &ParsePrefetchPolicy, &options->prefetch);
+  if (status.ok()) {
+    status = Parse(json.at("working_set"), &ParseWorkingSetUse, &options->working_set);
+  }
+  if (status.ok() && !absl::ParseDuration(json.at("fault_deadline").get<std::string>(),
+                                          &options->fault_deadline)) {
+    status = absl::InvalidArgumentError("fault_deadline is no duration");
+  }
+  options->drain = json.at("drain").get<bool>();
+  return status;
+}
+
+// Throws what nlohmann throws where a field is missing or of another type.
+absl::StatusOr<AttachmentRecord> Parse(const ordered_json& json) {
+  AttachmentRecord record;
+  record.id = json.at("id").get<uint64_t>();
+  record.process.pid = json.at("pid").get<pid_t>();
+  record.process.start_time = json.at("start_time").get<uint64_t>();
+  record.process.boot_id = json.at("boot_id").get<std::string>();
+  record.uffd_inode = json.at("uffd_inode").get<uint64_t>();
+  record.target_keeps_uffd = json.at("target_keeps_uffd").get<bool>();
+  record.volume = json.at("volume").get<std::string>();
+  if (absl::Status status = Parse(json.at("options"), &record.options); !status.ok()) return status;
+  for (const ordered_json& mapping : json.at("mappings")) {
+    record.mappings.push_back({.address = mapping.at("address").get<uint64_t>(),
+                               .size = mapping.at("size").get<uint64_t>(),
+                               .offset = mapping.at("offset").get<uint64_t>(),
+                               .shared = mapping.at("shared").get<bool>()});
+  }
+  absl::Status status = CheckMappings(record.mappings, PageCount(kMaxVolumePages));
+  if (!status.ok()) return status;
+  return record;
+}
+
+}  // namespace
+
+absl::Status WriteRecord(const AttachmentRecord& record, const std::string& directory) {
+  ordered_json json = {{"id", record.id},
+                       {"pid", record.process.pid},
+                       {"start_time", record.process.start_time},
+                       {"boot_id", record.process.boot_id},
+                       {"uffd_inode", record.uffd_inode},
+                       {"target_keeps_uffd", record.target_keeps_uffd},
+                       {"volume", record.volume},
+                       {"options", ToJson(record.options)},
+                       {"mappings", ordered_json::array()}};
+  for (const Mapping& mapping : record.mappings) {
+    json["mappings"].push_back({{"address", mapping.address},
+                                {"size", mapping.size},
+                                {"offset", mapping.offset},
+                                {"shared", mapping.shared}});
+  }
+  std::ofstream file(PathOf(directory));
+  file << json.dump(2) << '\n';
+  file.close();
+  if (file.good()) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("cannot write ", PathOf(directory)));
+}
+
+absl::StatusOr<AttachmentRecord> ReadRecord(const std::string& directory) {
+  absl::StatusOr<AttachmentRecord> record;
+  try {
+    std::ifstream file(PathOf(directory));
+    record = Parse(ordered_json::parse(file));
+  } catch (const nlohmann::json::exception& e) {
+    record = absl::DataLossError(e.what());
+  }
+  if (record.ok()) return record;
+  return absl::DataLossError(absl::StrCat(PathOf(directory), ": ", record.status().message()));
+}
+
+}  // namespace faultline
