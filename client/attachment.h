@@ -103,6 +103,7 @@ struct AttachmentStats {
   uint64_t poisoned_pages = 0;
   bool drained = false;              // everything that was left when the drain began was fetched
   uint64_t waiting_faults = 0;       // pages that some thread of the target waits for now
+  double oldest_wait_seconds = 0;    // how long the oldest of those waits
   uint64_t faults_total = 0;         // messages read from the kernel
   uint64_t joined_faults_total = 0;  // of those, for a page that was under way already
   uint64_t stray_faults_total = 0;  // of those, at addresses of no region: growth, moved-out memory
@@ -173,6 +174,7 @@ void VisitFields(Stats& stats, Visit visit) {
   visit("poisoned_pages", stats.poisoned_pages);
   visit("drained", stats.drained);
   visit("waiting_faults", stats.waiting_faults);
+  visit("oldest_wait_seconds", stats.oldest_wait_seconds);
   visit("faults_total", stats.faults_total);
   visit("joined_faults_total", stats.joined_faults_total);
   visit("stray_faults_total", stats.stray_faults_total);

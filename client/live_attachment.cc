@@ -20,6 +20,11 @@
 namespace faultline {
 namespace {
 
+// 0 where there is no time.
+double SecondsSince(std::optional<SteadyClock::time_point> time) {
+  return time ? std::chrono::duration<double>(SteadyClock::now() - *time).count() : 0;
+}
+
 // How long the end of an attachment waits, without getting anywhere, for an address space that
 // keeps changing before it kills the target rather than leaving it with pages that would read as
 // zeros.
@@ -469,6 +474,7 @@ AttachmentStats LiveAttachment::Stats() const {
   stats.poisoned_pages = memory_->table->CountOf(PageState::kPoisoned).raw();
   stats.drained = drained_;
   stats.waiting_faults = memory_->queue.size();
+  stats.oldest_wait_seconds = SecondsSince(memory_->queue.Oldest());
   stats.faults_total = counters.faults;
   stats.joined_faults_total = counters.joined_faults;
   stats.stray_faults_total = counters.stray_faults;

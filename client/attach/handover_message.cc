@@ -3,6 +3,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include <algorithm>
 #include <initializer_list>
 #include <optional>
 #include <unordered_set>
@@ -268,12 +269,18 @@ absl::Status FindParsed(const json& object, const char* key,
   return absl::OkStatus();
 }
 
+absl::Duration ToDeadline(uint64_t milliseconds) {
+  constexpr uint64_t kLongest = uint64_t{1} << 40;  // 34 years: a deadline that can be added to now
+  return absl::Milliseconds(static_cast<int64_t>(std::min(milliseconds, kLongest)));
+}
+
 absl::Status ParseAttach(const json& object, HandoverRequest* request) {
   request->kind = HandoverRequest::Kind::kAttach;
-  absl::Status status = CheckKeys(object,
-                                  {"volume", "mappings", "mode", "register", "drain", "prefetch",
-                                   "working_set", "shared_discard", "pidfd"},
-                                  "");
+  absl::Status status =
+      CheckKeys(object,
+                {"volume", "mappings", "mode", "register", "drain", "prefetch", "working_set",
+                 "shared_discard", "fault_policy", "fault_deadline_ms", "pidfd"},
+                "");
   if (!status.ok()) return status;
   if (status = ParseVolume(object, request); !status.ok()) return status;
   if (const auto mode = object.find("mode"); mode != object.end()) {
@@ -305,6 +312,13 @@ absl::Status ParseAttach(const json& object, HandoverRequest* request) {
       !status.ok()) {
     return status;
   }
+  if (status = FindParsed(object, "fault_policy", &ParseFaultPolicy, &request->fault_policy);
+      !status.ok()) {
+    return status;
+  }
+  absl::StatusOr<std::optional<uint64_t>> deadline = FindNumber(object, "fault_deadline_ms", "");
+  if (!deadline.ok()) return deadline.status();
+  if (*deadline) request->fault_deadline = ToDeadline(**deadline);
   const auto mappings = object.find("mappings");
   if (mappings == object.end()) return absl::InvalidArgumentError("\"mappings\" is missing");
   NamedDescriptors descriptors;

@@ -7,8 +7,8 @@
 //   {"volume":NAME,"mappings":[MAPPING, ...],
 //    "mode":"lazy","register":BOOL,"drain":BOOL,
 //    "prefetch":POLICY,"working_set":USE,
-//    "shared_discard":WHAT,"pidfd":INDEX}                                  a handover; answered
-//    with the attachment's id
+//    "shared_discard":WHAT,"fault_policy":POLICY,
+//    "fault_deadline_ms":N,"pidfd":INDEX}          a handover; answered with the attachment's id
 //   {"detach":true}                                  ends the attachment made on this connection
 //   {"detach":true,"attachment":ID}                  ends that one, of the same process: for a peer
 //    whose connection went with an agent that was killed; one that has ended is no error
@@ -16,9 +16,10 @@
 //   {"query":"attachments"}                          answered with the state of every attachment
 // MAPPING: {"base_host_virt_addr":N,"size":N,"offset":N,"page_size":N,"memfd":INDEX}, all in bytes.
 // "page_size" may be missing: then "page_size_kib" is taken, which means bytes too, or else 4096.
-// "mode" (default "lazy"), "register" (default false), "drain", "prefetch", "working_set" and
-// "shared_discard" (default as the agent's flags of these names), "pidfd" and "memfd" may be
-// missing. INDEX counts the descriptors that follow the userfaultfd, from 0.
+// "mode" (default "lazy"), "register" (default false), "drain", "prefetch", "working_set",
+// "shared_discard", "fault_policy" and "fault_deadline_ms" (default as the agent's flags of these
+// names), "pidfd" and "memfd" may be missing. INDEX counts the descriptors that follow the
+// userfaultfd, from 0.
 //
 // "pidfd" is for a peer that hands over the memory of another process: a pidfd of that process,
 // whose end then is the attachment's, and which dies where the fault policy says so. (Not its
@@ -61,6 +62,8 @@ struct HandoverRequest {
   std::optional<PrefetchPolicy> prefetch;
   std::optional<WorkingSetUse> working_set;
   std::optional<SharedDiscard> shared_discard;
+  std::optional<FaultPolicy> fault_policy;
+  std::optional<absl::Duration> fault_deadline;
   // Which of the descriptors that follow the userfaultfd tells the target; none: it is the peer.
   std::optional<size_t> pidfd;
   // How many descriptors follow the userfaultfd: as many as the request names. Those of mappings

@@ -121,6 +121,8 @@ std::vector<Refused> RefusedRequests() {
       {"PrefetchUnknown", Ours(R"(,"prefetch":"oracle")"), "known are none, sequential"},
       {"WorkingSetUnknown", Ours(R"(,"working_set":"keep")"), "known are none, record"},
       {"SharedDiscardUnknown", Ours(R"(,"shared_discard":"drop")"), R"("shared_discard": )"},
+      {"FaultPolicyUnknown", Ours(R"(,"fault_policy":"stop")"), R"("fault_policy": )"},
+      {"FaultDeadlineText", Ours(R"(,"fault_deadline_ms":"1s")"), R"("fault_deadline_ms" is "1s")"},
       {"UnknownKeyInMapping",
        R"({"volume":"vm","mappings":[)" + MappingText(R"(,"gpa_start":0)") + "]}",
        R"(mapping 0: unknown key "gpa_start")"},
@@ -206,6 +208,17 @@ TEST(HandoverMessage, SharedDiscardIsByAttachment) {
             SharedDiscard::kZero);
   EXPECT_EQ(ParseHandover(Ours(R"(,"shared_discard":"keep")"))->shared_discard,
             SharedDiscard::kKeep);
+}
+
+TEST(HandoverMessage, WhenAFaultEndsAndHowIsByAttachment) {
+  EXPECT_EQ(ParseHandover(Ours(""))->fault_policy, std::nullopt);
+  EXPECT_EQ(ParseHandover(Ours(""))->fault_deadline, std::nullopt);
+  const auto request = ParseHandover(Ours(R"(,"fault_policy":"wait","fault_deadline_ms":2500)"));
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->fault_policy, FaultPolicy::kWait);
+  EXPECT_EQ(request->fault_deadline, absl::Milliseconds(2500));
+  EXPECT_LT(*ParseHandover(Ours(R"(,"fault_deadline_ms":18446744073709551615)"))->fault_deadline,
+            absl::InfiniteDuration());
 }
 
 TEST(HandoverMessage, PidfdMayStandAnywhereAmongTheDescriptors) {

@@ -182,10 +182,15 @@ TEST_F(HandoverServerTest, WhatARequestSaysGoesBeforeTheAgentsFlags) {
   EXPECT_EQ(Ask(R"({"volume":"vm",)" + mappings), R"({"attachment":1,"status":"ok"})");
   EXPECT_TRUE(pager_.OptionsOf(1).drain);
   EXPECT_EQ(pager_.OptionsOf(1).shared_discard, SharedDiscard::kKeep);
-  EXPECT_EQ(Ask(R"({"volume":"vm","drain":false,"shared_discard":"zero",)" + mappings),
+  EXPECT_EQ(pager_.OptionsOf(1).policy, FaultPolicy::kPoison);
+  EXPECT_EQ(Ask(R"({"volume":"vm","drain":false,"shared_discard":"zero",)"
+                R"("fault_policy":"kill","fault_deadline_ms":1500,)" +
+                mappings),
             R"({"attachment":2,"status":"ok"})");
   EXPECT_FALSE(pager_.OptionsOf(2).drain);
   EXPECT_EQ(pager_.OptionsOf(2).shared_discard, SharedDiscard::kZero);
+  EXPECT_EQ(pager_.OptionsOf(2).policy, FaultPolicy::kKill);
+  EXPECT_EQ(pager_.OptionsOf(2).fault_deadline, absl::Milliseconds(1500));
 }
 
 TEST_F(HandoverServerTest, DetachEndsTheAttachmentAndTheConnection) {

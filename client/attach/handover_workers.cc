@@ -229,6 +229,9 @@ absl::StatusOr<AttachmentId> HandoverWorkers::Attach(HandoverJob& job,
   request.options.working_set = job.request.working_set.value_or(options_.attachment.working_set);
   request.options.shared_discard =
       job.request.shared_discard.value_or(options_.attachment.shared_discard);
+  request.options.policy = job.request.fault_policy.value_or(options_.attachment.policy);
+  request.options.fault_deadline =
+      job.request.fault_deadline.value_or(options_.attachment.fault_deadline);
   PrepareWorkingSet(&request);
   absl::StatusOr<PeerProcess> peer = job.peer.Duplicate();
   if (!peer.ok()) return peer.status();

@@ -74,6 +74,16 @@ class FaultQueue {
     return at->since;
   }
 
+  // Since when the thread waits that waits the longest, if any does.
+  std::optional<SteadyClock::time_point> Oldest() const {
+    MutexLock lock(mu_);
+    const auto oldest = std::min_element(
+        waiting_.begin(), waiting_.end(),
+        [](const Waiting& one, const Waiting& other) { return one.since < other.since; });
+    if (oldest == waiting_.end()) return std::nullopt;
+    return oldest->since;
+  }
+
   // Puts back those of `taken` that are at or behind `first`, because they have to be tried again.
   void PutBack(const Taken& taken, PageIndex first) {
     for (const Waiting& waiting : taken) {

@@ -39,6 +39,18 @@ TEST(FaultQueue, AFaultAfterTheEntryWasTakenHasToBeFetchedAgain) {
   EXPECT_TRUE(queue.Join(PageIndex(7), At(2)));
 }
 
+TEST(FaultQueue, TellsWhichThreadWaitsTheLongest) {
+  FaultQueue queue;
+  const SteadyClock::time_point start;
+  EXPECT_EQ(queue.Oldest(), std::nullopt);
+  queue.Join(PageIndex(5), start + std::chrono::seconds(2));
+  queue.Join(PageIndex(9), start + std::chrono::seconds(1));
+  queue.Join(PageIndex(9), start + std::chrono::seconds(3));
+  EXPECT_EQ(queue.Oldest(), start + std::chrono::seconds(1));
+  queue.Take(PageRange::Single(PageIndex(9)));
+  EXPECT_EQ(queue.Oldest(), start + std::chrono::seconds(2));
+}
+
 TEST(FaultQueue, WhatIsPutBackKeepsItsTimeAndWhatWasServedStaysOut) {
   FaultQueue queue;
   for (int page : {6, 7, 8}) queue.Join(PageIndex(static_cast<uint64_t>(page)), At(page));
