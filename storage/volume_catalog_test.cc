@@ -524,5 +524,20 @@ TEST(RawImageCatalog, ServesTheImageAsOneReadOnlyVolume) {
   }
 }
 
+// A client that has opened a volume fetches by its id, also from a server that came later.
+TEST(RawImageCatalog, HasAnIdByItsName) {
+  TemporaryDirectory directory;
+  const auto id_of = [&](const std::string& name) {
+    const std::string path = directory.path() + "/" + name;
+    const int fd = open(path.c_str(), O_CREAT | O_RDWR, 0600);
+    EXPECT_EQ(ftruncate(fd, kPageSize), 0);
+    close(fd);
+    auto catalog = VolumeCatalog::Open(*OpenPageStore("file:" + path, {}));
+    return (*catalog)->List()[0].id;
+  };
+  EXPECT_EQ(id_of("one"), id_of("one"));
+  EXPECT_NE(id_of("one"), id_of("other"));
+}
+
 }  // namespace
 }  // namespace faultline
