@@ -17,8 +17,7 @@ constexpr int kFlags = O_CLOEXEC | O_NONBLOCK;
 
 Failure OpenUserfaultfd(UniqueFd* uffd, const char* device) {
   if (const UniqueFd node(open(device, O_RDWR | O_CLOEXEC)); node) {
-    uffd->reset(ioctl(node.get(), kUserfaultfdIocNew, kFlags));
-    if (*uffd) return Success();
+    if (OpenUserfaultfdFrom(node.get(), uffd).ok()) return Success();
   }
   uffd->reset(static_cast<int>(syscall(SYS_userfaultfd, kFlags)));
   if (*uffd) return Success();
@@ -30,6 +29,11 @@ Failure OpenUserfaultfd(UniqueFd* uffd, const char* device) {
             "allows userfaultfd)"};
   }
   return SystemFailure("cannot open a userfaultfd");
+}
+
+Failure OpenUserfaultfdFrom(int node, UniqueFd* uffd) {
+  uffd->reset(ioctl(node, kUserfaultfdIocNew, kFlags));
+  return *uffd ? Success() : SystemFailure("cannot make a userfaultfd from /dev/userfaultfd");
 }
 
 }  // namespace faultline

@@ -13,6 +13,9 @@ namespace faultline {
 // memory.
 Failure OpenUserfaultfd(UniqueFd* uffd, const char* device = "/dev/userfaultfd");
 
+// The same from `node`, an open /dev/userfaultfd: whoever has that may have a userfaultfd.
+Failure OpenUserfaultfdFrom(int node, UniqueFd* uffd);
+
 }  // namespace faultline
 
 #endif  // FAULTLINE_CLIENT_LIB_OPEN_USERFAULTFD_H_

@@ -93,6 +93,7 @@ absl::StatusOr<std::unique_ptr<IncomingVm>> IncomingVm::Start(const QemuCommand&
   const absl::StatusOr<VmRecord> started = vm->qemu_->Describe();
   if (!started.ok()) return vm->Explain(started.status(), "starting");
   if (absl::Status status = CheckSameMachine(saved, *started); !status.ok()) return status;
+  if (absl::Status status = vm->qemu_->CheckOnlyQemuUsesRam(); !status.ok()) return status;
   return vm;
 }
 
@@ -105,7 +106,7 @@ IncomingVm::~IncomingVm() {
 
 absl::Status IncomingVm::Attach(const GuestMemory& memory) {
   agent_socket_ = memory.agent_socket;
-  const absl::StatusOr<AttachmentId> attachment = attacher_->Attach(pid_, memory);
+  const absl::StatusOr<AttachmentId> attachment = attacher_->Attach(memory);
   if (!attachment.ok()) return Explain(attachment.status(), "handing its RAM over");
   attachment_ = *attachment;
   return absl::OkStatus();

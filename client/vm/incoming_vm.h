@@ -48,6 +48,8 @@ class IncomingVm {
   // The machine runs, unless the command line says otherwise.
   absl::Status Resume();
 
+  // To be asked for what is not done here.
+  Qemu& qemu() { return *qemu_; }
   bool running() { return process_.running(); }
   pid_t pid() const { return pid_; }
   AttachmentId attachment() const { return attachment_; }

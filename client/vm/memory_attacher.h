@@ -4,6 +4,8 @@
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
+#include <absl/time/time.h>
 #include <sys/types.h>
 
 #include <cstdint>
@@ -15,6 +17,17 @@
 
 namespace faultline {
 
+// What becomes of a machine whose pages do not come.
+enum class VmFaultPolicy {
+  kStop,    // it is stopped after the deadline, and goes on when they come
+  kWait,    // it waits for ever
+  kPoison,  // the access gets SIGBUS, of which QEMU ends
+  kKill,    // QEMU gets SIGKILL
+};
+
+// Parses "stop", "wait", "poison" or "kill".
+absl::StatusOr<VmFaultPolicy> ParseVmFaultPolicy(absl::string_view name);
+
 // Which memory is to be served, and how.
 struct GuestMemory {
   std::string agent_socket;
@@ -24,10 +37,18 @@ struct GuestMemory {
   std::optional<bool> drain;
   std::string prefetch;
   std::string working_set;
+  VmFaultPolicy fault_policy = VmFaultPolicy::kStop;
+  absl::Duration fault_deadline = absl::Seconds(60);
 };
 
-// A way by which the RAM of a QEMU that is about to be started reaches an agent. For one QEMU; not
-// thread-safe.
+// When the machine is to be stopped over a page that does not come.
+inline absl::Duration StopAfter(const GuestMemory& memory) {
+  return memory.fault_policy == VmFaultPolicy::kStop ? memory.fault_deadline
+                                                     : absl::InfiniteDuration();
+}
+
+// A way by which the RAM of a QEMU that is about to be started reaches an agent. For one QEMU,
+// which it must outlive; not thread-safe.
 class MemoryAttacher {
  public:
   virtual ~MemoryAttacher() = default;
@@ -35,11 +56,11 @@ class MemoryAttacher {
   // Makes of `argv`, QEMU's command line, the one to be started.
   virtual absl::Status Prepare(std::vector<std::string>* argv) = 0;
 
-  // Has the agent serve the RAM of process `pid`, which was started from that and waits for its
-  // device state (-incoming defer). From here on its pages are those of the volume: whatever is to
-  // be in it must be there. FAILED_PRECONDITION, saying what to change, where the RAM is not to be
-  // found or is not empty any more; else what the agent says.
-  virtual absl::StatusOr<AttachmentId> Attach(pid_t pid, const GuestMemory& memory) = 0;
+  // Has the agent serve the RAM of the QEMU that was started from that and waits for its device
+  // state (-incoming defer). From here on its pages are those of the volume: whatever is to be in
+  // it must be there. FAILED_PRECONDITION, saying what to change, where the RAM is not to be found
+  // or is not empty any more; else what the agent says.
+  virtual absl::StatusOr<AttachmentId> Attach(const GuestMemory& memory) = 0;
 };
 
 }  // namespace faultline

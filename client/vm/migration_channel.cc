@@ -27,6 +27,7 @@ constexpr absl::Duration kLookInterval = absl::Milliseconds(50);
 constexpr timeval kSendTimeout = {60, 0};
 // So that a host that is gone is noticed: after 10 s of silence, 3 probes of 5 s.
 constexpr int kKeepIdleSeconds = 10, kKeepProbeSeconds = 5, kKeepProbes = 3;
+constexpr unsigned kUserTimeoutMs = 1000 * (kKeepIdleSeconds + kKeepProbes * kKeepProbeSeconds);
 
 struct SocketAddress {
   sockaddr_storage storage{};
@@ -79,6 +80,8 @@ void Configure(int socket) {
   setsockopt(socket, IPPROTO_TCP, TCP_KEEPIDLE, &kKeepIdleSeconds, sizeof(int));
   setsockopt(socket, IPPROTO_TCP, TCP_KEEPINTVL, &kKeepProbeSeconds, sizeof(int));
   setsockopt(socket, IPPROTO_TCP, TCP_KEEPCNT, &kKeepProbes, sizeof(int));
+  // While something that was sent is not acknowledged, there are no probes.
+  setsockopt(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &kUserTimeoutMs, sizeof(unsigned));
 }
 
 // `address` with the port that was found for port 0.
@@ -183,56 +186,89 @@ absl::Status MigrationChannel::Read(absl::Time deadline, CheckFunction check) {
   }
 }
 
-absl::StatusOr<MigrationChannel> AcceptMigration(
-    const std::string& address, CheckFunction check,
-    absl::FunctionRef<void(const std::string&)> listening) {
-  const absl::StatusOr<SocketAddress> resolved = Resolve(address);
-  if (!resolved.ok()) return resolved.status();
-  const UniqueFd listener(
-      socket(resolved->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  const int on = 1;
-  setsockopt(listener.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  if (bind(listener.get(), resolved->get(), resolved->size) != 0 ||
-      listen(listener.get(), 1) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot listen on ", address));
-  }
-  listening(Bound(listener.get(), address));
-  absl::StatusOr<MigrationChannel> channel = Gone();
-  while (true) {
-    UniqueFd accepted(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    if (accepted) {
-      Configure(accepted.get());
-      channel = MigrationChannel(std::move(accepted));
-      break;
-    }
-    if (absl::Status status = check(); !status.ok()) {
-      channel = status;
-      break;
-    }
-    pollfd readable{listener.get(), POLLIN, 0};
-    poll(&readable, 1, static_cast<int>(absl::ToInt64Milliseconds(kLookInterval)));
-  }
-  absl::string_view path = address;
-  if (absl::ConsumePrefix(&path, "unix:")) unlink(std::string(path).c_str());
-  return channel;
+void MigrationChannel::Repeat(const ordered_json& message) {
+  received_.insert(0, message.dump() + "\n");
 }
 
-absl::StatusOr<MigrationChannel> ConnectMigration(const std::string& address) {
+void MigrationChannel::Abandon() {
+  // With a reset, and not with an end of what was sent.
+  const linger now = {1, 0};
+  setsockopt(socket_.get(), SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  socket_.reset();
+}
+
+absl::StatusOr<MigrationListener> MigrationListener::Listen(const std::string& address) {
+  MigrationListener listener;
+  const absl::StatusOr<SocketAddress> resolved = Resolve(address);
+  if (!resolved.ok()) return resolved.status();
+  if (absl::string_view path = address; absl::ConsumePrefix(&path, "unix:")) {
+    absl::StatusOr<ListeningSocket> by_path = ListeningSocket::Open(std::string(path), 0600);
+    if (!by_path.ok()) return by_path.status();
+    listener.by_path_ = std::make_unique<ListeningSocket>(*std::move(by_path));
+    listener.address_ = address;
+    return listener;
+  }
+  listener.socket_.reset(
+      socket(resolved->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const int on = 1;
+  setsockopt(listener.socket_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (bind(listener.socket_.get(), resolved->get(), resolved->size) != 0 ||
+      listen(listener.socket_.get(), 1) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot listen on ", address));
+  }
+  listener.address_ = Bound(listener.socket_.get(), address);
+  return listener;
+}
+
+absl::StatusOr<MigrationChannel> MigrationListener::Accept(absl::Duration timeout,
+                                                           CheckFunction check) {
+  const int listening = by_path_ != nullptr ? by_path_->fd() : socket_.get();
+  const absl::Time deadline = absl::Now() + timeout;
+  while (true) {
+    UniqueFd accepted(accept4(listening, nullptr, nullptr, SOCK_CLOEXEC));
+    if (accepted) {
+      Configure(accepted.get());
+      return MigrationChannel(std::move(accepted));
+    }
+    if (absl::Status status = check(); !status.ok()) return status;
+    const absl::Duration left = deadline - absl::Now();
+    if (left <= absl::ZeroDuration()) return absl::DeadlineExceededError("nobody connects");
+    pollfd readable{listening, POLLIN, 0};
+    poll(&readable, 1, static_cast<int>(absl::ToInt64Milliseconds(std::min(left, kLookInterval))));
+  }
+}
+
+absl::StatusOr<MigrationChannel> ConnectMigration(const std::string& address,
+                                                  absl::Duration timeout) {
   const absl::StatusOr<SocketAddress> resolved = Resolve(address);
   if (!resolved.ok()) return resolved.status();
   UniqueFd connected(socket(resolved->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  // Bounds connect(); replaced by Configure().
+  const timeval bound = absl::ToTimeval(timeout);
+  setsockopt(connected.get(), SOL_SOCKET, SO_SNDTIMEO, &bound, sizeof bound);
   if (connect(connected.get(), resolved->get(), resolved->size) != 0) {
-    return absl::UnavailableError(
-        absl::StrCat("nobody offers a machine at ", address, " (", strerror(errno),
+    const bool nobody = errno == ECONNREFUSED || errno == ENOENT;
+    return absl::Status(
+        nobody ? absl::StatusCode::kFailedPrecondition : absl::StatusCode::kUnavailable,
+        absl::StrCat("nobody offers a machine at ", address, " (",
+                     errno == EINPROGRESS ? "no answer in time" : strerror(errno),
                      "); faultline vm offer --listen=", address, " does, once"));
   }
   Configure(connected.get());
   return MigrationChannel(std::move(connected));
 }
 
-std::string PagesAddress(const std::string& pages, const std::string& from) {
-  if (pages.empty() || pages[0] != ':') return pages;
-  return absl::StrCat(from.substr(0, from.rfind(':')), pages);
+std::string PagesToldAddress(const std::string& pages, const std::string& listen) {
+  const auto host = [](absl::string_view address) { return address.substr(0, address.rfind(':')); };
+  if (absl::StartsWith(pages, "unix:")) return pages;
+  const absl::string_view at = host(pages);
+  if (at != host(listen) && at != "0.0.0.0" && at != "[::]") return pages;
+  return pages.substr(pages.rfind(':'));
+}
+
+std::string PagesAddress(const std::string& told, const std::string& from) {
+  if (told.empty() || told[0] != ':') return told;
+  return absl::StrCat(from.substr(0, from.rfind(':')), told);
 }
 
 }  // namespace faultline

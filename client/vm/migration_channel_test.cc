@@ -4,9 +4,10 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include <array>
 #include <string>
-#include <thread>
 #include <utility>
+#include <vector>
 
 namespace faultline {
 namespace {
@@ -73,33 +74,79 @@ TEST_F(MigrationChannelTest, RefusesWhatIsNoneOfIt) {
   }
 }
 
+TEST_F(MigrationChannelTest, RepeatsAMessageBeforeThoseThatCome) {
+  MigrationChannel theirs(std::move(raw_));
+  ASSERT_TRUE(theirs.Send({{"type", "complete"}}).ok());
+  ours_.Repeat({{"type", "running"}});
+  EXPECT_TRUE(ours_.Receive("running", kLong, NoSignal).ok());
+  EXPECT_TRUE(ours_.Receive("complete", kLong, NoSignal).ok());
+}
+
 TEST(Migration, ConnectsOverTcpAtAnyPort) {
-  std::thread other;
-  auto accepted = AcceptMigration("127.0.0.1:0", NoSignal, [&](const std::string& address) {
-    other = std::thread([address] {
-      auto channel = ConnectMigration(address);
-      ASSERT_TRUE(channel.ok()) << channel.status();
-      EXPECT_TRUE(channel->Send({{"type", "hello"}}).ok());
-    });
-  });
-  ASSERT_TRUE(accepted.ok()) << accepted.status();
-  EXPECT_TRUE(accepted->Receive("hello", kLong, NoSignal).ok());
-  other.join();
+  auto listener = MigrationListener::Listen("127.0.0.1:0");
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  EXPECT_EQ(listener->Accept(kShort, NoSignal).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  auto theirs = ConnectMigration(listener->address(), kLong);
+  ASSERT_TRUE(theirs.ok()) << theirs.status();
+  auto ours = listener->Accept(kLong, NoSignal);
+  ASSERT_TRUE(ours.ok()) << ours.status();
+  EXPECT_TRUE(theirs->Send({{"type", "hello"}}).ok());
+  EXPECT_TRUE(ours->Receive("hello", kLong, NoSignal).ok());
+}
+
+// The death of a process ends its connections in order; one that is given up is not to look so.
+TEST(Migration, AnAbandonedConnectionIsNotTheEndOfTheOther) {
+  auto listener = MigrationListener::Listen("127.0.0.1:0");
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  for (const bool abandoned : {false, true}) {
+    auto theirs = ConnectMigration(listener->address(), kLong);
+    ASSERT_TRUE(theirs.ok()) << theirs.status();
+    auto ours = listener->Accept(kLong, NoSignal);
+    ASSERT_TRUE(ours.ok()) << ours.status();
+    if (abandoned) theirs->Abandon();
+    theirs = absl::CancelledError();
+    EXPECT_EQ(ours->ReceiveAny(kLong, NoSignal).status().code(),
+              abandoned ? absl::StatusCode::kAborted : absl::StatusCode::kUnavailable);
+  }
+}
+
+TEST(Migration, ListensAgainWhereADeadOneHasLeftItsSocket) {
+  const std::string address = "unix:" + testing::TempDir() + "migration.sock";
+  {
+    auto first = MigrationListener::Listen(address);
+    ASSERT_TRUE(first.ok()) << first.status();
+    EXPECT_FALSE(MigrationListener::Listen(address).ok());
+  }
+  auto second = MigrationListener::Listen(address);
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(second->address(), address);
+  EXPECT_TRUE(ConnectMigration(address, kLong).ok());
 }
 
 TEST(Migration, NamesTheAddressWhereNobodyListens) {
-  const absl::Status status = ConnectMigration("127.0.0.1:1").status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  const absl::Status status = ConnectMigration("127.0.0.1:1", kLong).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_NE(status.message().find("vm offer --listen=127.0.0.1:1"), absl::string_view::npos);
   for (const char* address : {"", ":1", "host", "host:", "unix:"}) {
-    EXPECT_EQ(ConnectMigration(address).status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(ConnectMigration(address, kLong).status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(MigrationListener::Listen(address).status().code(),
+              absl::StatusCode::kInvalidArgument);
   }
 }
 
 TEST(Migration, PagesAreOnTheHostThatWasConnectedTo) {
-  EXPECT_EQ(PagesAddress(":1234", "10.0.0.1:7500"), "10.0.0.1:1234");
-  EXPECT_EQ(PagesAddress("unix:/run/x", "unix:/run/y"), "unix:/run/x");
-  EXPECT_EQ(PagesAddress("10.1.0.1:99", "10.0.0.1:7500"), "10.1.0.1:99");
+  const std::string from = "10.0.0.1:7500";
+  for (const auto& [pages, listen, found] :
+       std::vector<std::array<const char*, 3>>{{"10.9.9.9:1234", "10.9.9.9:7500", "10.0.0.1:1234"},
+                                               {"0.0.0.0:1234", "0.0.0.0:7500", "10.0.0.1:1234"},
+                                               {"0.0.0.0:1234", "10.0.0.1:7500", "10.0.0.1:1234"},
+                                               {"[::]:1234", "10.0.0.1:7500", "10.0.0.1:1234"},
+                                               {"10.1.0.1:99", "10.0.0.1:7500", "10.1.0.1:99"},
+                                               {"unix:/run/x", "unix:/run/y", "unix:/run/x"}}) {
+    EXPECT_EQ(PagesAddress(PagesToldAddress(pages, listen), from), found);
+  }
+  EXPECT_EQ(PagesAddress("[fd00::1]:5", "[fd00::2]:7"), "[fd00::1]:5");
 }
 
 }  // namespace

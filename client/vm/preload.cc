@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // libfaultline-vm-preload.so: loaded into a QEMU by PreloadAttacher (preload_protocol.h), it hands
-// the guest's RAM over to an agent.
+// what serves the guest's RAM to PreloadAttacher, which hands it over to an agent.
 //
 // The first mapping of the RAM's size that QEMU puts into place is the RAM. (It reserves addresses
 // first, without access, and then maps over them.) A userfaultfd is opened then, while QEMU still
 // has the rights that it was started with, and stays open: so without an agent the guest waits, and
-// never reads zeros. A thread waits to be told which agent shall serve it.
+// never reads zeros. Where QEMU may not have one, it is made from the /dev/userfaultfd that came
+// with the environment, opened by somebody who may: that asks for no right. A thread waits to be
+// asked for it, and then sees to it that QEMU does not outlive who has started it: what the kernel
+// has for that (PR_SET_PDEATHSIG) ends with a change of users.
 //
 // Nothing but the C++ standard library may come into QEMU with this.
 #include <fcntl.h>
@@ -19,16 +22,15 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "client/attach/json_text_splitter.h"
-#include "client/lib/agent_connection.h"
 #include "client/lib/failure.h"
 #include "client/lib/open_userfaultfd.h"
 #include "client/unique_fd.h"
@@ -47,7 +49,7 @@ constexpr uint64_t kPagesPerLook = uint64_t{1} << 16;
 struct Ram {
   void* address = nullptr;
   uint64_t bytes = 0;
-  UniqueFd told;  // where it is told what to do
+  UniqueFd told;  // where it is asked for
   UniqueFd uffd;
   Failure failure;  // of opening the uffd
 };
@@ -73,55 +75,63 @@ uint64_t CountPresentPages(const Ram& ram) {
   return present;
 }
 
-Failure HandOver(const Ram& ram, const json& request, json* answer) {
+Failure Check(const Ram& ram, const UniqueFd& pidfd) {
   if (!ram.failure.ok()) return ram.failure;
-  if (const uint64_t present = CountPresentPages(ram); present != 0) {
-    return {EBUSY, "the RAM of QEMU is not empty, " + std::to_string(present) +
-                       " pages are there already: start it without prealloc=on and mem-lock=on, "
-                       "with -incoming defer, and with a mem-path at which nothing is yet"};
-  }
-  static AgentConnection* const agent =  // held: its end is the agent's word on the attachment
-      new AgentConnection(std::chrono::milliseconds(request.at("timeout_ms").get<uint64_t>()));
-  Failure failure = agent->Connect(request.at("socket").get<std::string>());
-  if (!failure.ok()) return failure;
-  json handover = request.at("handover");
-  handover["mappings"] =
-      json::array({{{"base_host_virt_addr", reinterpret_cast<uintptr_t>(ram.address)},
-                    {"size", ram.bytes},
-                    {"offset", 0},
-                    {"page_size", kPageBytes}}});
-  return agent->Ask(handover, {ram.uffd.get()}, answer);
+  if (!pidfd) return SystemFailure("cannot have a pidfd of QEMU");
+  const uint64_t present = CountPresentPages(ram);
+  if (present == 0) return Success();
+  return {EBUSY, "the RAM of QEMU is not empty, " + std::to_string(present) +
+                     " pages are there already: start it without prealloc=on and mem-lock=on, "
+                     "with -incoming defer, and with a mem-path at which nothing is yet"};
 }
 
-// The answer to what the thread was told, in one line.
-std::string Answer(const Ram& ram, const std::string& text) {
-  json answer;
-  Failure failure;
-  try {
-    failure = HandOver(ram, json::parse(text), &answer);
-  } catch (const std::exception& e) {
-    failure = {EPROTO, std::string("what was to be handed over cannot be read: ") + e.what()};
+void Send(const Ram& ram, const std::string& line, const std::vector<int>& descriptors) {
+  iovec part{const_cast<char*>(line.data()), line.size()};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  alignas(cmsghdr) char control[CMSG_SPACE(kPreloadDescriptors * sizeof(int))] = {};
+  if (!descriptors.empty()) {
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(descriptors.size() * sizeof(int));
+    cmsghdr* const header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(descriptors.size() * sizeof(int));
+    memcpy(CMSG_DATA(header), descriptors.data(), descriptors.size() * sizeof(int));
   }
-  if (!failure.ok()) answer = {{"status", "error"}, {"message", failure.message}};
-  return answer.dump(-1, ' ', true, json::error_handler_t::replace) + "\n";
+  // Far smaller than a socket's buffer, so it is sent as a whole.
+  [[maybe_unused]] const ssize_t n = sendmsg(ram.told.get(), &message, MSG_NOSIGNAL);
+}
+
+void Answer(const Ram& ram) {
+  const UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+  json answer;
+  std::vector<int> descriptors;
+  if (const Failure failure = Check(ram, pidfd); failure.ok()) {
+    answer = {{"status", "ok"},
+              {"address", reinterpret_cast<uintptr_t>(ram.address)},
+              {"size", ram.bytes}};
+    descriptors = {ram.uffd.get(), pidfd.get()};
+  } else {
+    answer = {{"status", "error"}, {"message", failure.message}};
+  }
+  Send(ram, answer.dump(-1, ' ', true, json::error_handler_t::replace) + "\n", descriptors);
 }
 
 void* ServeRam(void* argument) {
   const Ram& ram = *static_cast<const Ram*>(argument);
   JsonTextSplitter splitter(kMaxPreloadMessageBytes);
-  std::string text;
-  JsonTextSplitter::Result result;
-  while ((result = splitter.Next(&text)) == JsonTextSplitter::Result::kNeedMore) {
-    char bytes[4096];
+  while (true) {
+    char bytes[256];
     const ssize_t n = recv(ram.told.get(), bytes, sizeof bytes, 0);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return nullptr;  // nobody wants it any more
+    if (n <= 0) break;
     splitter.Append(bytes, static_cast<size_t>(n));
+    std::string text;
+    if (splitter.Next(&text) == JsonTextSplitter::Result::kText) Answer(ram);
   }
-  if (result != JsonTextSplitter::Result::kText) return nullptr;
-  const std::string answer = Answer(ram, text);
-  [[maybe_unused]] const ssize_t n =
-      send(ram.told.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
+  kill(getpid(), SIGKILL);
   return nullptr;
 }
 
@@ -142,7 +152,8 @@ void StartThread(Ram* ram) {
 
 // What QEMU starts itself is none of ours.
 void LeaveEnvironment() {
-  for (const char* name : {"LD_PRELOAD", kPreloadDescriptor, kPreloadBytes}) unsetenv(name);
+  for (const char* name : {"LD_PRELOAD", kPreloadDescriptor, kPreloadBytes, kPreloadNode})
+    unsetenv(name);
 }
 
 void LookAtMapping(void* address, size_t bytes, int protection, int flags) {
@@ -155,10 +166,12 @@ void LookAtMapping(void* address, size_t bytes, int protection, int flags) {
   ram->bytes = bytes;
   ram->told.reset(static_cast<int>(NumberFromEnvironment(kPreloadDescriptor)));
   fcntl(ram->told.get(), F_SETFD, FD_CLOEXEC);
+  const char* const number = getenv(kPreloadNode);
+  const UniqueFd node(number == nullptr || *number == '\0' ? -1 : atoi(number));
   LeaveEnvironment();
-  [[maybe_unused]] const ssize_t n =
-      send(ram->told.get(), kPreloadReady, sizeof kPreloadReady - 1, MSG_NOSIGNAL);
+  Send(*ram, kPreloadReady, {});
   ram->failure = OpenUserfaultfd(&ram->uffd);
+  if (!ram->uffd && node) ram->failure = OpenUserfaultfdFrom(node.get(), &ram->uffd);
   StartThread(ram);
 }
 

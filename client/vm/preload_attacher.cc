@@ -8,8 +8,9 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-#include <algorithm>
+#include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -20,7 +21,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "client/attach/handover_socket.h"
 #include "client/attach/json_text_splitter.h"
+#include "client/lib/agent_connection.h"
 #include "client/unique_fd.h"
 #include "client/vm/preload_protocol.h"
 
@@ -30,8 +33,8 @@ namespace {
 using nlohmann::json;
 
 // The agent's own answer may wait for a page server and a working set.
-constexpr absl::Duration kAgentTimeout = absl::Seconds(60);
-constexpr absl::Duration kAnswerTimeout = absl::Seconds(70);
+constexpr std::chrono::seconds kAgentTimeout{60};
+constexpr absl::Duration kAnswerTimeout = absl::Seconds(10);
 // The library says that it has found the RAM long before QEMU can be asked anything.
 constexpr absl::Duration kReadyTimeout = absl::Seconds(5);
 
@@ -54,22 +57,53 @@ absl::Status NotLoaded(absl::string_view reason) {
                    "environment nor close descriptors), with RAM of the size that was saved"));
 }
 
+absl::string_view AgentPolicy(VmFaultPolicy policy) {
+  switch (policy) {
+    case VmFaultPolicy::kPoison:
+      return FaultPolicyName(FaultPolicy::kPoison);
+    case VmFaultPolicy::kKill:
+      return FaultPolicyName(FaultPolicy::kKill);
+    case VmFaultPolicy::kStop:  // is not the agent's business
+    case VmFaultPolicy::kWait:
+      break;
+  }
+  return FaultPolicyName(FaultPolicy::kWait);
+}
+
+json Handover(const GuestMemory& memory, const json& address) {
+  json handover = {
+      {"volume", memory.volume},
+      {"mode", "lazy"},
+      {"register", true},
+      {"pidfd", 0},
+      {"fault_policy", std::string(AgentPolicy(memory.fault_policy))},
+      {"fault_deadline_ms", absl::ToInt64Milliseconds(memory.fault_deadline)},
+      {"mappings",
+       json::array(
+           {{{"base_host_virt_addr", address}, {"size", memory.ram_bytes}, {"offset", 0}}})}};
+  if (memory.drain.has_value()) handover["drain"] = *memory.drain;
+  if (!memory.prefetch.empty()) handover["prefetch"] = memory.prefetch;
+  if (!memory.working_set.empty()) handover["working_set"] = memory.working_set;
+  return handover;
+}
+
 class PreloadAttacher final : public MemoryAttacher {
  public:
   PreloadAttacher(std::string library, uint64_t ram_bytes)
       : library_(std::move(library)), ram_bytes_(ram_bytes) {}
 
   absl::Status Prepare(std::vector<std::string>* argv) override;
-  absl::StatusOr<AttachmentId> Attach(pid_t pid, const GuestMemory& memory) override;
+  absl::StatusOr<AttachmentId> Attach(const GuestMemory& memory) override;
 
  private:
   absl::StatusOr<json> Receive(absl::Duration timeout);
 
   const std::string library_;
   const uint64_t ram_bytes_;
-  UniqueFd ours_;
-  UniqueFd theirs_;  // inherited by what is started, and then of no use here
+  UniqueFd ours_;           // its end is QEMU's
+  UniqueFd theirs_, node_;  // inherited by what is started, and then of no use here
   JsonTextSplitter splitter_{kMaxPreloadMessageBytes};
+  std::vector<UniqueFd> descriptors_;  // that have come
 };
 
 absl::Status PreloadAttacher::Prepare(std::vector<std::string>* argv) {
@@ -80,42 +114,48 @@ absl::Status PreloadAttacher::Prepare(std::vector<std::string>* argv) {
   ours_.reset(ends[0]);
   theirs_.reset(ends[1]);
   fcntl(theirs_.get(), F_SETFD, 0);
+  // Where even this process may not open it, QEMU's own rights decide.
+  node_.reset(open("/dev/userfaultfd", O_RDWR));
   const char* others = getenv("LD_PRELOAD");
   const std::vector<std::string> prefix = {
       "env",
       absl::StrCat("LD_PRELOAD=", library_, others == nullptr ? "" : ":",
                    others == nullptr ? "" : others),
       absl::StrCat(kPreloadDescriptor, "=", theirs_.get()),
-      absl::StrCat(kPreloadBytes, "=", ram_bytes_)};
+      absl::StrCat(kPreloadBytes, "=", ram_bytes_),
+      absl::StrCat(kPreloadNode, "=", node_ ? absl::StrCat(node_.get()) : "")};
   argv->insert(argv->begin(), prefix.begin(), prefix.end());
   return absl::OkStatus();
 }
 
-absl::StatusOr<AttachmentId> PreloadAttacher::Attach(pid_t, const GuestMemory& memory) {
+absl::StatusOr<AttachmentId> PreloadAttacher::Attach(const GuestMemory& memory) {
   theirs_.reset();  // so that the end of QEMU is the end of the connection
+  node_.reset();
   if (const absl::StatusOr<json> ready = Receive(kReadyTimeout); !ready.ok()) return ready.status();
-  json handover = {{"volume", memory.volume}, {"mode", "lazy"}, {"register", true}};
-  if (memory.drain.has_value()) handover["drain"] = *memory.drain;
-  if (!memory.prefetch.empty()) handover["prefetch"] = memory.prefetch;
-  if (!memory.working_set.empty()) handover["working_set"] = memory.working_set;
-  const json request = {{"socket", memory.agent_socket},
-                        {"timeout_ms", absl::ToInt64Milliseconds(kAgentTimeout)},
-                        {"handover", std::move(handover)}};
-  const std::string text = request.dump(-1, ' ', true, json::error_handler_t::replace);
-  // Far smaller than a socket's buffer, so it is sent as a whole.
-  if (send(ours_.get(), text.data(), text.size(), MSG_NOSIGNAL) !=
-      static_cast<ssize_t>(text.size())) {
+  const absl::string_view request = kPreloadRequest;
+  if (send(ours_.get(), request.data(), request.size(), MSG_NOSIGNAL) < 0) {
     return NotLoaded("nobody takes the request");
   }
-  absl::StatusOr<json> answer = Receive(kAnswerTimeout);
-  if (!answer.ok()) return answer.status();
-  if (answer->value("status", json()) == "ok" &&
-      answer->value("attachment", json()).is_number_unsigned()) {
-    return (*answer)["attachment"].get<AttachmentId>();
+  const absl::StatusOr<json> ram = Receive(kAnswerTimeout);
+  if (!ram.ok()) return ram.status();
+  if (ram->value("status", json()) != "ok" || descriptors_.size() != kPreloadDescriptors) {
+    const json message = ram->value("message", json());
+    return absl::FailedPreconditionError(message.is_string() ? message.get<std::string>()
+                                                             : "the RAM was not handed over");
   }
-  const json message = answer->value("message", json());
-  return absl::FailedPreconditionError(message.is_string() ? message.get<std::string>()
-                                                           : "the RAM was not handed over");
+  const std::vector<UniqueFd> descriptors = std::exchange(descriptors_, {});
+  AgentConnection agent(kAgentTimeout);
+  Failure failure = agent.Connect(memory.agent_socket);
+  json answer;
+  if (failure.ok()) {
+    failure = agent.Ask(Handover(memory, ram->value("address", json())),
+                        {descriptors[0].get(), descriptors[1].get()}, &answer);
+  }
+  if (!failure.ok()) return absl::FailedPreconditionError(failure.message);
+  if (!answer.value("attachment", json()).is_number_unsigned()) {
+    return absl::InternalError(absl::StrCat("the agent's answer is none: ", answer.dump()));
+  }
+  return answer["attachment"].get<AttachmentId>();
 }
 
 absl::StatusOr<json> PreloadAttacher::Receive(absl::Duration timeout) {
@@ -132,10 +172,13 @@ absl::StatusOr<json> PreloadAttacher::Receive(absl::Duration timeout) {
     const int64_t left = absl::ToInt64Milliseconds(deadline - absl::Now());
     if (left <= 0) return NotLoaded("no answer came in time");
     if (poll(&readable, 1, static_cast<int>(left)) <= 0) continue;
-    char bytes[4096];
-    const ssize_t n = recv(ours_.get(), bytes, sizeof bytes, 0);
-    if (n <= 0) return NotLoaded("the library is not there, or has not found it");
-    splitter_.Append(bytes, static_cast<size_t>(n));
+    std::array<char, 4096> bytes;
+    const auto received =
+        ReceiveWithDescriptors(ours_.get(), bytes, kPreloadDescriptors, &descriptors_);
+    if (!received.ok() || (*received && (*received)->bytes == 0)) {
+      return NotLoaded("the library is not there, or has not found it");
+    }
+    if (*received) splitter_.Append(bytes.data(), (*received)->bytes);
   }
 }
 

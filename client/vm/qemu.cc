@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/vm/qemu.h"
 
+#include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
+#include <absl/strings/strip.h>
 #include <absl/time/clock.h>
 #include <absl/time/time.h>
 #include <fcntl.h>
@@ -29,6 +31,20 @@ constexpr uint64_t kOnlyFilesAreShared = 8'001'000;
 absl::Status Unexpected(absl::string_view what) {
   return absl::FailedPreconditionError(
       absl::StrCat("QEMU's answer about ", what, " is not of a form that is known here"));
+}
+
+bool UsesRamBesideQemu(absl::string_view device) {
+  absl::ConsumePrefix(&device, "x-");
+  return absl::StartsWith(device, "vfio-") || absl::StartsWith(device, "vhost-user-") ||
+         absl::StartsWith(device, "vhost-vdpa-");
+}
+
+absl::Status NotOnlyQemu(absl::string_view what) {
+  return absl::FailedPreconditionError(
+      absl::StrCat(what,
+                   " has others than QEMU use the RAM, whose pages would not come for them; "
+                   "start QEMU with devices of its own (virtio-blk, virtio-net on -netdev "
+                   "tap or user)"));
 }
 
 absl::StatusOr<UniqueFd> MemfdWith(absl::string_view bytes) {
@@ -100,6 +116,33 @@ absl::Status Qemu::CheckRamIsShared(const VmRecord& record) {
     return absl::FailedPreconditionError(
         absl::StrCat("the machine's RAM, ", record.backend, ", is a ", *type,
                      ", which this QEMU would write into the device state", cure));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Qemu::CheckOnlyQemuUsesRam() {
+  for (const char* place : {"/machine/peripheral", "/machine/peripheral-anon"}) {
+    absl::StatusOr<json> devices = client_->Execute("qom-list", {{"path", place}});
+    if (!devices.ok()) return devices.status();
+    if (!devices->is_array()) return Unexpected("devices");
+    for (const json& device : *devices) {
+      const json type = device.value("type", json());
+      if (!type.is_string()) return Unexpected("devices");
+      absl::string_view name = type.get_ref<const std::string&>();
+      if (!absl::ConsumePrefix(&name, "child<") || !absl::ConsumeSuffix(&name, ">")) continue;
+      if (UsesRamBesideQemu(name)) return NotOnlyQemu(absl::StrCat("the device ", name));
+    }
+  }
+  // No command of QMP tells of what kind a network back end is.
+  absl::StatusOr<json> network =
+      client_->Execute("human-monitor-command", {{"command-line", "info network"}});
+  if (!network.ok()) return network.status();
+  if (!network->is_string()) return Unexpected("network back ends");
+  for (const char* type : {"vhost-user", "vhost-vdpa"}) {
+    if (!absl::StrContains(network->get_ref<const std::string&>(), absl::StrCat("type=", type))) {
+      continue;
+    }
+    return NotOnlyQemu(absl::StrCat("a -netdev ", type));
   }
   return absl::OkStatus();
 }

@@ -27,6 +27,11 @@ class Qemu {
   // FAILED_PRECONDITION, saying what to change, where QEMU would put the RAM into the device state.
   absl::Status CheckRamIsShared(const VmRecord& record);
 
+  // FAILED_PRECONDITION, saying what to change, where somebody beside QEMU uses the RAM: a device
+  // in another process (vhost-user), or one that pins it (VFIO, vhost-vdpa). What such a one
+  // touches is not paged.
+  absl::Status CheckOnlyQemuUsesRam();
+
   absl::StatusOr<bool> IsRunning();
   absl::Status Stop();
   absl::Status Continue();
@@ -39,6 +44,8 @@ class Qemu {
   // afterwards. UNAVAILABLE where QEMU ended over it, as it does over a state of another machine.
   absl::Status LoadDeviceState(absl::string_view state);
 
+  // Of an answer, from here on.
+  void set_timeout(absl::Duration timeout) { client_->set_timeout(timeout); }
   pid_t pid() const { return client_->peer(); }
 
  private:

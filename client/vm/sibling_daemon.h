@@ -26,6 +26,7 @@ class SiblingDaemon {
 
   // Where a page server listens, with the true port.
   const std::string& address() const { return address_; }
+  bool running() { return process_.running(); }
 
  private:
   static absl::StatusOr<SiblingDaemon> Start(const std::string& program,

@@ -14,6 +14,7 @@
 #include "client/vm/incoming_vm.h"
 #include "client/vm/migration_channel.h"
 #include "client/vm/sibling_daemon.h"
+#include "client/vm/source_link.h"
 #include "client/vm/vm_record.h"
 #include "client/vm/vm_watch.h"
 
@@ -22,14 +23,18 @@ namespace {
 
 using nlohmann::ordered_json;
 
+constexpr int kVersion = 2;
 constexpr absl::Duration kStepTimeout = absl::Minutes(5);
+constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
+// For the source to hear that it is not needed any more.
+constexpr absl::Duration kFinishPatience = absl::Seconds(10);
 constexpr uint64_t kMaxStateBytes = uint64_t{4} << 30;
 
 // What is offered.
 struct OfferedVm {
   VmRecord record;
   bool paused = false;
-  std::string pages, volume;
+  std::string pages, volume, id;
 };
 
 absl::StatusOr<OfferedVm> ParseOffer(const ordered_json& message, const std::string& from) {
@@ -38,13 +43,15 @@ absl::StatusOr<OfferedVm> ParseOffer(const ordered_json& message, const std::str
   const ordered_json paused = message.value("paused", ordered_json());
   const ordered_json pages = message.value("pages", ordered_json());
   const ordered_json volume = message.value("volume", ordered_json());
-  if (!paused.is_boolean() || !pages.is_string() || !volume.is_string()) {
+  const ordered_json id = message.value("offer", ordered_json());
+  if (!paused.is_boolean() || !pages.is_string() || !volume.is_string() || !id.is_string()) {
     return absl::FailedPreconditionError("what is offered is of another version");
   }
   return OfferedVm{.record = *std::move(record),
                    .paused = paused.get<bool>(),
                    .pages = PagesAddress(pages.get<std::string>(), from),
-                   .volume = volume.get<std::string>()};
+                   .volume = volume.get<std::string>(),
+                   .id = id.get<std::string>()};
 }
 
 // In the order of destruction, reversed: QEMU ends before the agent that serves it.
@@ -75,7 +82,7 @@ absl::Status StartDestination(const QemuCommand& command, const OfferedVm& offer
   return absl::OkStatus();
 }
 
-// From "ready" to "run".
+// From "ready" to what comes before "loaded".
 absl::Status TakeOver(MigrationChannel& channel, IncomingVm& vm, const GuestMemory& memory,
                       CheckFunction check) {
   absl::Status status = channel.Send({{"type", "ready"}});
@@ -91,58 +98,66 @@ absl::Status TakeOver(MigrationChannel& channel, IncomingVm& vm, const GuestMemo
   if (!state.ok()) return state.status();
   // Only now, when the source is stopped: what is fetched before it is, is not what it will be.
   if (status = vm.Attach(memory); !status.ok()) return status;
-  if (status = vm.LoadDeviceState(*state); !status.ok()) return status;
-  if (status = channel.Send({{"type", "loaded"}}); !status.ok()) return status;
-  return channel.Receive("run", kStepTimeout, check).status();
+  return vm.LoadDeviceState(*state);
+}
+
+// The machine is this end's.
+absl::Status Run(IncomingVm& vm, const GuestMemory& memory, const std::string& pages,
+                 SourceLink& source, const EndSignals& signals, const VmOutput& output) {
+  if (absl::Status status = vm.Resume(); !status.ok()) return status;
+  source.Say("running");
+  output.Say("running",
+             absl::StrCat("the machine runs in process ", vm.pid(), "; its RAM comes from ", pages),
+             {{"pid", vm.pid()}, {"pages", pages}, {"socket", memory.agent_socket}});
+  bool complete = false;
+  const absl::Status status = WatchVm(vm, signals,
+                                      {.drain = memory.drain.value_or(false),
+                                       .on_complete =
+                                           [&] {
+                                             complete = true;
+                                             source.Say("complete");
+                                           },
+                                       .on_look = [&] { source.Look(); },
+                                       .stop_after = StopAfter(memory)},
+                                      output);
+  if (!complete && status.ok()) source.Say("ended");
+  if (complete || status.ok()) source.Finish(kFinishPatience, [&] { return signals.Check(); });
+  return status;
 }
 
 absl::Status Accept(const VmAcceptOptions& options, const VmOutput& output,
-                    const EndSignals& signals, MigrationChannel& channel) {
+                    const EndSignals& signals, SourceLink& source) {
   const absl::StatusOr<QemuCommand> command = ParseQemuCommand(options.command);
   if (!command.ok()) return command.status();
   const auto check = [&] { return signals.Check(); };
-  absl::Status status = channel.Send({{"type", "hello"}, {"version", 1}});
+  MigrationChannel& channel = source.channel();
+  absl::Status status = channel.Send({{"type", "hello"}, {"version", kVersion}});
   if (!status.ok()) return status;
   const absl::StatusOr<ordered_json> message = channel.Receive("machine", kStepTimeout, check);
   if (!message.ok()) return message.status();
   const absl::StatusOr<OfferedVm> offered = ParseOffer(*message, options.from);
   if (!offered.ok()) return offered.status();
+  source.Know(offered->volume, offered->id);
   GuestMemory memory = options.memory;
   Destination destination;
   status = StartDestination(*command, *offered, &memory, &destination);
   if (!status.ok()) return status;
   IncomingVm& vm = *destination.vm;
   if (status = TakeOver(channel, vm, memory, check); !status.ok()) return status;
-  if (status = vm.Resume(); !status.ok()) return status;
-  channel.Send({{"type", "running"}}).IgnoreError();
-  output.Say("running",
-             absl::StrCat("the machine runs in process ", vm.pid(), "; its RAM comes from ",
-                          offered->pages),
-             {{"pid", vm.pid()}, {"pages", offered->pages}, {"socket", memory.agent_socket}});
-
-  bool complete = false;
-  status = WatchVm(vm, signals,
-                   {.drain = memory.drain.value_or(false),
-                    .on_complete =
-                        [&] {
-                          complete = true;
-                          channel.Send({{"type", "complete"}}).IgnoreError();
-                        }},
-                   output);
-  if (!complete && status.ok()) channel.Send({{"type", "ended"}}).IgnoreError();
-  return status;
+  if (status = source.AwaitRun(kStepTimeout, check); !status.ok()) return status;
+  return Run(vm, memory, offered->pages, source, signals, output);
 }
 
 }  // namespace
 
 absl::Status AcceptVm(const VmAcceptOptions& options, const VmOutput& output) {
   const EndSignals signals;
-  absl::StatusOr<MigrationChannel> channel = ConnectMigration(options.from);
+  absl::StatusOr<MigrationChannel> channel = ConnectMigration(options.from, kConnectTimeout);
   if (!channel.ok()) return channel.status();
-  absl::Status status = Accept(options, output, signals, *channel);
-  if (!status.ok()) {
-    channel->Send({{"type", "failed"}, {"message", std::string(status.message())}}).IgnoreError();
-  }
+  SourceLink source(*std::move(channel), options.from);
+  absl::Status status = Accept(options, output, signals, source);
+  // By now no QEMU is left here that could run the machine.
+  if (!status.ok()) source.Fail(status.message());
   return status;
 }
 

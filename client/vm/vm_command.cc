@@ -13,6 +13,7 @@
 #include "client/vm/vm_output.h"
 #include "client/vm/vm_restore.h"
 #include "client/vm/vm_save.h"
+#include "proto/units.h"
 #include "proto/volume_name.h"
 
 namespace faultline {
@@ -44,6 +45,16 @@ void AddIncoming(CLI::App* app, GuestMemory* memory, std::vector<std::string>* c
   app->add_option("--prefetch", memory->prefetch,
                   "Pages to fetch before they are touched: none, sequential, majority or streams")
       ->option_text("POLICY [as the agent's]");
+  AddParsed(app, "--fault-policy", "stop|wait|poison|kill [stop]",
+            "What becomes of the machine when its pages do not come: stop (it is stopped after the "
+            "deadline, and goes on when they come), wait, poison (the access gets SIGBUS, of which "
+            "QEMU ends) or kill",
+            &ParseVmFaultPolicy, &memory->fault_policy);
+  AddParsed(
+      app, "--fault-deadline", "DURATION [1m]",
+      "How long a fault waits for a page server that does not answer, before the fault policy "
+      "decides",
+      &ParseDuration, &memory->fault_deadline);
   app->add_option("COMMAND", *command,
                   "Command line that starts QEMU with the machine as it was saved, after --; its "
                   "-incoming is added. For RAM use -object memory-backend-ram, which gives memory "
@@ -122,8 +133,13 @@ void AddOffer(CLI::App* group, Session* session, const std::shared_ptr<VmFlags>&
                   "Where the other end connects: host:port or unix:path. There is no "
                   "authentication: loopback, a private network or a Unix socket only")
       ->required();
-  app->add_option("--pages", flags->offer.pages,
-                  "Where the RAM is served [any port of that host, or the path and \".pages\"]");
+  CLI::Option* pages = app->add_option(
+      "--pages", flags->offer.pages,
+      "Where the RAM is served [any port of that host, or the path and \".pages\"]");
+  app->add_flag("--resume", flags->offer.resume,
+                "Serve again the RAM of a machine that the other end runs already, after its offer "
+                "was killed; with the same --qmp and --listen, and --pages as that offer has said")
+      ->needs(pages);
   app->footer("Example:  faultline vm offer --qmp=/run/vm1.qmp --listen=10.0.0.1:7500");
   app->callback([session, flags] {
     session->run = [session, flags] {

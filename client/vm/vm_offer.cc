@@ -9,15 +9,16 @@
 
 #include <memory>
 #include <optional>
+#include <random>
+#include <string>
 #include <utility>
 
-#include "client/remote/admin_client.h"
 #include "client/vm/end_signals.h"
 #include "client/vm/guest_ram.h"
 #include "client/vm/migration_channel.h"
 #include "client/vm/qemu.h"
 #include "client/vm/qmp_client.h"
-#include "client/vm/sibling_daemon.h"
+#include "client/vm/ram_server.h"
 #include "client/vm/vm_record.h"
 
 namespace faultline {
@@ -25,9 +26,12 @@ namespace {
 
 using nlohmann::ordered_json;
 
+constexpr int kVersion = 2;
 constexpr absl::Duration kQmpTimeout = absl::Seconds(30);
 // Of a step of the other end: it starts a QEMU, or loads a state whose pages it has to fetch.
 constexpr absl::Duration kStepTimeout = absl::Minutes(5);
+// For the first words of who has connected.
+constexpr absl::Duration kHelloTimeout = absl::Seconds(5);
 constexpr absl::Duration kLookInterval = absl::Milliseconds(200);
 
 // Where the page server listens.
@@ -37,11 +41,17 @@ std::string PagesListenAddress(const VmOfferOptions& options) {
   return absl::StrCat(options.listen.substr(0, options.listen.rfind(':')), ":0");
 }
 
-// The address as the other end is told it: on the host that it has connected to.
-std::string PagesToldAddress(const VmOfferOptions& options, const std::string& listening) {
-  if (!options.pages.empty() || absl::StartsWith(listening, "unix:")) return listening;
-  return listening.substr(listening.rfind(':'));
+std::string RandomText() {
+  std::random_device random;
+  return absl::StrCat(absl::Hex(random(), absl::kZeroPad8), absl::Hex(random(), absl::kZeroPad8));
 }
+
+std::string TextOf(const ordered_json& message, const char* key) {
+  const ordered_json value = message.value(key, ordered_json());
+  return value.is_string() ? value.get<std::string>() : "";
+}
+
+absl::Status NoSignalEnds() { return absl::OkStatus(); }
 
 // The machine while it is offered.
 class Offer {
@@ -53,14 +63,25 @@ class Offer {
   absl::Status Prepare();
   // Up to the word to run, after which the machine is the other end's.
   absl::Status HandOver();
-  // What is to be done where one of the two fails; returns its error.
+  // Instead of that, where it was the other end's already when an earlier offer was killed.
+  absl::Status Resume();
+  // What is to be done where one of them fails; returns its error.
   absl::Status GiveUp(absl::Status status);
   // Serves the RAM until the other end has it, and then has QEMU quit.
   absl::Status ServeOut();
 
  private:
+  absl::Status AwaitHello();
   absl::Status StopAndSend();
   absl::Status Check() const { return signals_.Check(); }
+
+  // Of ServeOut().
+  void GreetAgain();
+  absl::Status CheckAgain(const ordered_json& again) const;
+  // Whether all is done, after what the other end has said or because it is gone.
+  absl::StatusOr<bool> Listen();
+  absl::StatusOr<bool> Hear(const std::string& state);
+  absl::Status Release(bool complete);
   absl::Status Lost(absl::string_view reason) const;
 
   const VmOfferOptions& options_;
@@ -68,11 +89,13 @@ class Offer {
   const EndSignals& signals_;
   std::unique_ptr<Qemu> qemu_;
   VmRecord record_;
-  SiblingDaemon pages_;
-  std::string volume_;
-  std::optional<MigrationChannel> channel_;
+  std::optional<RamServer> pages_;
+  std::optional<MigrationListener> listener_;
+  std::optional<MigrationChannel> channel_;  // none: it broke, and may be made again
+  std::string id_;                           // of this offer; "": of one that was resumed
   bool was_running_ = false;
   bool stopped_ = false;
+  bool told_running_ = false;
   absl::Time stopped_at_;
 };
 
@@ -86,46 +109,54 @@ absl::Status Offer::Prepare() {
   if (absl::Status status = qemu_->CheckRamIsShared(record_); !status.ok()) return status;
   const absl::StatusOr<std::string> ram = FindSharedMemoryFile(qemu_->pid(), record_.ram_bytes);
   if (!ram.ok()) return ram.status();
+  absl::StatusOr<MigrationListener> listener = MigrationListener::Listen(options_.listen);
+  if (!listener.ok()) return listener.status();
+  listener_ = *std::move(listener);
   // Nothing asks it for a page before the machine is stopped: until then they would change.
-  absl::StatusOr<SiblingDaemon> pages =
-      SiblingDaemon::StartServer({absl::StrCat("--listen=", PagesListenAddress(options_)),
-                                  absl::StrCat("--store=file:", *ram)});
+  absl::StatusOr<RamServer> pages =
+      RamServer::Start(qemu_->pid(), *ram, PagesListenAddress(options_));
   if (!pages.ok()) return pages.status();
   pages_ = *std::move(pages);
-  auto client = AdminClient::Create({.address = pages_.address()});
-  if (!client.ok()) return client.status();
-  const auto volumes = (*client)->ListVolumes();
-  if (!volumes.ok()) return volumes.status();
-  if (volumes->size() != 1) return absl::InternalError("the page server does not serve the RAM");
-  volume_ = (*volumes)[0].name();
   return absl::OkStatus();
 }
 
-absl::Status Offer::HandOver() {
-  absl::StatusOr<MigrationChannel> channel = AcceptMigration(
-      options_.listen, [&] { return Check(); },
-      [&](const std::string& address) {
-        output_.Say(
-            "listening",
-            absl::StrCat("the machine is offered at ", address, ", and runs until it is taken"),
-            {{"address", address}});
-      });
-  if (!channel.ok()) return channel.status();
-  channel_ = *std::move(channel);
+absl::Status Offer::AwaitHello() {
+  output_.Say("listening",
+              absl::StrCat("the machine is offered at ", listener_->address(),
+                           ", and runs until it is taken"),
+              {{"address", listener_->address()}});
   const auto check = [&] { return Check(); };
-  auto hello = channel_->Receive("hello", kStepTimeout, check);
-  if (!hello.ok()) return hello.status();
-  if (hello->value("version", ordered_json()) != 1) {
+  while (true) {
+    absl::StatusOr<MigrationChannel> channel = listener_->Accept(absl::InfiniteDuration(), check);
+    if (!channel.ok()) return channel.status();
+    const auto hello = channel->ReceiveAny(kHelloTimeout, check);
+    if (absl::IsCancelled(hello.status())) return hello.status();
+    // Who says nothing of the kind, or asks for a machine that was offered here before.
+    if (!hello.ok() || (*hello)["type"] != "hello") {
+      channel->Send({{"type", "failed"}, {"message", "no such machine is offered here"}})
+          .IgnoreError();
+      continue;
+    }
+    channel_ = *std::move(channel);
+    if (hello->value("version", ordered_json()) == kVersion) return absl::OkStatus();
     return absl::FailedPreconditionError("the other end is of another version");
   }
+}
+
+absl::Status Offer::HandOver() {
+  if (absl::Status status = AwaitHello(); !status.ok()) return status;
+  const auto check = [&] { return Check(); };
   const absl::StatusOr<bool> running = qemu_->IsRunning();
   if (!running.ok()) return running.status();
   was_running_ = *running;
-  absl::Status status = channel_->Send({{"type", "machine"},
-                                        {"record", VmRecordToJson(record_)},
-                                        {"paused", !was_running_},
-                                        {"pages", PagesToldAddress(options_, pages_.address())},
-                                        {"volume", volume_}});
+  id_ = RandomText();
+  absl::Status status =
+      channel_->Send({{"type", "machine"},
+                      {"record", VmRecordToJson(record_)},
+                      {"paused", !was_running_},
+                      {"pages", PagesToldAddress(pages_->address(), options_.listen)},
+                      {"volume", pages_->volume()},
+                      {"offer", id_}});
   if (!status.ok()) return status;
   if (status = channel_->Receive("ready", kStepTimeout, check).status(); !status.ok())
     return status;
@@ -135,6 +166,20 @@ absl::Status Offer::HandOver() {
   }
   // Whether it arrives or not: from here on the other end may run the machine.
   channel_->Send({{"type", "run"}}).IgnoreError();
+  return absl::OkStatus();
+}
+
+absl::Status Offer::Resume() {
+  const absl::StatusOr<bool> running = qemu_->IsRunning();
+  if (!running.ok()) return running.status();
+  if (*running) {
+    return absl::FailedPreconditionError(
+        "the machine runs here, so nobody has taken it; offer it without --resume");
+  }
+  output_.Say("resumed",
+              absl::StrCat("the RAM is served again at ", pages_->address(),
+                           "; the other end is awaited at ", listener_->address()),
+              {{"address", listener_->address()}, {"pages", pages_->address()}});
   return absl::OkStatus();
 }
 
@@ -171,35 +216,97 @@ absl::Status Offer::Lost(absl::string_view reason) const {
       "matter"));
 }
 
+absl::Status Offer::CheckAgain(const ordered_json& again) const {
+  if (again["type"] != "again" || TextOf(again, "volume") != pages_->volume()) {
+    return absl::NotFoundError("no such machine is offered here");
+  }
+  if (!id_.empty()) {
+    if (TextOf(again, "offer") == id_) return absl::OkStatus();
+    return absl::NotFoundError("this machine is offered to another");
+  }
+  const std::string state = TextOf(again, "state");
+  if (state == "running" || state == "complete" || state == "ended") return absl::OkStatus();
+  return absl::FailedPreconditionError("whether it may run the machine is not known here any more");
+}
+
+void Offer::GreetAgain() {
+  absl::StatusOr<MigrationChannel> channel =
+      listener_->Accept(channel_ ? absl::ZeroDuration() : kLookInterval, NoSignalEnds);
+  if (!channel.ok()) return;
+  const auto again = channel->ReceiveAny(kHelloTimeout, NoSignalEnds);
+  if (!again.ok()) return;
+  if (absl::Status status = CheckAgain(*again); !status.ok()) {
+    channel->Send({{"type", "failed"}, {"message", std::string(status.message())}}).IgnoreError();
+    return;
+  }
+  channel_ = *std::move(channel);
+  channel_->Send({{"type", "run"}}).IgnoreError();
+  output_.Say("connected", "the other end is back");
+  channel_->Repeat({{"type", TextOf(*again, "state")}});
+}
+
+absl::Status Offer::Release(bool complete) {
+  if (absl::Status status = qemu_->Quit(); !status.ok()) return status;
+  channel_->Send({{"type", "released"}}).IgnoreError();
+  output_.Say("released", complete ? "the other end has everything; the source has quit"
+                                   : "the machine has ended; the source has quit");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> Offer::Hear(const std::string& state) {
+  if (state == "complete" || state == "ended") {
+    const absl::Status status = Release(state == "complete");
+    if (!status.ok()) return status;
+    return true;
+  }
+  if (state != "running") {
+    if (state == "loaded") return false;  // and has been told to run
+    return Lost("the other end failed");
+  }
+  if (std::exchange(told_running_, true)) return false;
+  ordered_json fields = {{"pages", pages_->address()}};
+  std::string down;
+  if (stopped_) {
+    const absl::Duration time = absl::Now() - stopped_at_;
+    fields["down_seconds"] = absl::ToDoubleSeconds(time);
+    down = absl::StrCat("; it was down for ", absl::ToInt64Milliseconds(time), "ms");
+  }
+  output_.Say("running",
+              absl::StrCat("the machine runs at the other end", down, "; its RAM is served at ",
+                           pages_->address(),
+                           " (should this command be killed: faultline vm offer "
+                           "--resume --pages=",
+                           pages_->address(), " with its other flags)"),
+              fields);
+  return false;
+}
+
+absl::StatusOr<bool> Offer::Listen() {
+  if (!channel_) return false;
+  const auto message = channel_->ReceiveAny(kLookInterval, NoSignalEnds);
+  if (message.ok()) return Hear(TextOf(*message, "type"));
+  if (absl::IsDeadlineExceeded(message.status())) return false;
+  if (absl::IsUnavailable(message.status())) return Lost("the other end was killed");
+  channel_->Abandon();
+  channel_.reset();
+  output_.Say("broken", absl::StrCat(message.status().message(),
+                                     "; pages are served on, and the other end is awaited"));
+  return false;
+}
+
 absl::Status Offer::ServeOut() {
   bool warned = false;
-  bool connected = true;
   while (true) {
-    absl::StatusOr<ordered_json> message = absl::DeadlineExceededError("");
-    if (connected) {
-      message = channel_->ReceiveAny(kLookInterval, [] { return absl::OkStatus(); });
+    GreetAgain();
+    const absl::StatusOr<bool> done = Listen();
+    if (!done.ok() || *done) return done.status();
+    if (absl::StatusOr<bool> restarted = pages_->KeepRunning(); !restarted.ok()) {
+      output_.Say("pages_lost",
+                  absl::StrCat("the RAM is not served: ", restarted.status().message()));
+    } else if (*restarted) {
+      output_.Say("pages_restarted", "the page server of the RAM had ended, and was started again");
     }
-    if (message.ok() && (*message)["type"] == "running") {
-      const absl::Duration down = absl::Now() - stopped_at_;
-      output_.Say("running",
-                  absl::StrCat("the machine runs at the other end; it was down for ",
-                               absl::ToInt64Milliseconds(down), "ms; its RAM is served from here"),
-                  {{"down_seconds", absl::ToDoubleSeconds(down)}});
-    } else if (message.ok()) {
-      const bool complete = (*message)["type"] == "complete";
-      if (!complete && (*message)["type"] != "ended") return Lost("the other end failed");
-      if (absl::Status status = qemu_->Quit(); !status.ok()) return status;
-      output_.Say("released", complete ? "the other end has everything; the source has quit"
-                                       : "the machine has ended; the source has quit");
-      return absl::OkStatus();
-    } else if (absl::IsUnavailable(message.status())) {
-      return Lost("the other end was killed");
-    } else if (!absl::IsDeadlineExceeded(message.status())) {
-      connected = false;
-      output_.Say("broken", absl::StrCat(message.status().message(),
-                                         "; pages are served on, until a signal ends this"));
-    }
-    if (!signals_.Wait(connected ? absl::ZeroDuration() : kLookInterval)) continue;
+    if (!signals_.Wait(absl::ZeroDuration())) continue;
     if (warned) return Lost("ended by a second signal");
     warned = true;
     output_.Say("needed",
@@ -213,7 +320,7 @@ absl::Status OfferVm(const VmOfferOptions& options, const VmOutput& output) {
   const EndSignals signals;
   Offer offer(options, output, signals);
   absl::Status status = offer.Prepare();
-  if (status.ok()) status = offer.HandOver();
+  if (status.ok()) status = options.resume ? offer.Resume() : offer.HandOver();
   return status.ok() ? offer.ServeOut() : offer.GiveUp(status);
 }
 

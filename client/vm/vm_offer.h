@@ -11,9 +11,10 @@
 namespace faultline {
 
 struct VmOfferOptions {
-  std::string qmp;     // path of QEMU's socket
-  std::string listen;  // where AcceptVm() connects: host:port or unix:path
-  std::string pages;   // where the RAM is served; "": at any port of the same host, or beside it
+  std::string qmp;      // path of QEMU's socket
+  std::string listen;   // where AcceptVm() connects: host:port or unix:path
+  std::string pages;    // where the RAM is served; "": at any port of the same host, or beside it
+  bool resume = false;  // the machine was taken already, and its offer was killed
 };
 
 // Offers the machine of a running QEMU to one AcceptVm(), which is waited for. It is stopped only

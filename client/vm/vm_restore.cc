@@ -81,7 +81,11 @@ absl::Status RestoreVm(const VmRestoreOptions& options, const VmOutput& output) 
     return status;
   }
   SayResumed(**vm, memory, times, output);
-  return WatchVm(**vm, signals, {.drain = memory.drain.value_or(false), .on_complete = [] {}},
+  return WatchVm(**vm, signals,
+                 {.drain = memory.drain.value_or(false),
+                  .on_complete = [] {},
+                  .on_look = [] {},
+                  .stop_after = StopAfter(memory)},
                  output);
 }
 

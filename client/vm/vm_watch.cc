@@ -7,6 +7,7 @@
 
 #include <utility>
 
+#include "client/vm/fault_pause.h"
 #include "client/vm/vm_progress.h"
 
 namespace faultline {
@@ -18,10 +19,15 @@ constexpr absl::Duration kLineInterval = absl::Seconds(1);
 class Watch {
  public:
   Watch(IncomingVm& vm, const WatchOptions& options, const VmOutput& output)
-      : vm_(vm), options_(options), output_(output), start_(absl::Now()), next_(start_) {}
+      : vm_(vm),
+        options_(options),
+        output_(output),
+        pause_(&vm.qemu(), options.stop_after, &output),
+        start_(absl::Now()),
+        next_(start_) {}
 
   void Look() {
-    if (complete_) return;
+    if (complete_ && !pause_.stopped()) return;
     const absl::Time now = absl::Now();
     const absl::StatusOr<AttachmentStats> stats = vm_.Look();
     if (!stats.ok()) {
@@ -34,6 +40,8 @@ class Watch {
       return;
     }
     lost_ = false;
+    pause_.Look(*stats);
+    if (complete_) return;
     progress_.Add(*stats, now);
     if (stats->drained || progress_.pages_left() == 0) {
       complete_ = true;
@@ -62,6 +70,7 @@ class Watch {
   IncomingVm& vm_;
   const WatchOptions& options_;
   const VmOutput& output_;
+  FaultPause pause_;
   const absl::Time start_;
   absl::Time next_;
   VmProgress progress_;
@@ -76,6 +85,7 @@ absl::Status WatchVm(IncomingVm& vm, const EndSignals& signals, const WatchOptio
   Watch watch(vm, options, output);
   while (vm.running()) {
     watch.Look();
+    options.on_look();
     if (!signals.Wait(kLookInterval)) continue;
     vm.End();
     return absl::OkStatus();

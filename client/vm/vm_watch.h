@@ -4,6 +4,7 @@
 
 #include <absl/functional/function_ref.h>
 #include <absl/status/status.h>
+#include <absl/time/time.h>
 
 #include "client/vm/end_signals.h"
 #include "client/vm/incoming_vm.h"
@@ -16,6 +17,10 @@ struct WatchOptions {
   bool drain = false;
   // Called once, when all of the RAM is there.
   absl::FunctionRef<void()> on_complete;
+  // Called at every look, some times a second; may block for a moment.
+  absl::FunctionRef<void()> on_look;
+  // The machine is stopped while a fault waits for longer (FaultPause).
+  absl::Duration stop_after = absl::InfiniteDuration();
 };
 
 // Watches over a machine that was resumed, until its QEMU ends or a signal asks for that. UNKNOWN
