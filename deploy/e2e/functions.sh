@@ -20,6 +20,7 @@ readonly PATIENCE=60
 
 declare -A pid=()  # of what spawn() has started, by name
 declare -a mounted=()
+declare -a namespaces=()  # of the network
 declare -a outside=()  # files outside of $scratch that a test makes, to be removed
 # Short: the path of a socket may have 107 bytes.
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/fl-e2e.XXXXXX")
@@ -35,13 +36,14 @@ cleanup() {
   for name in "${!pid[@]}"; do kill -KILL "${pid[$name]}" 2>/dev/null; done
   wait 2>/dev/null
   if ((status != 0 && status != 77)); then
-    for name in "$scratch"/*.log "$scratch"/*.out; do
+    for name in "$scratch"/*.log "$scratch"/*.out "$scratch"/*.console; do
       [[ -s $name ]] || continue
       echo "--- the last lines of $(basename "$name"):" >&2
       tail -n 25 "$name" | cut -c -600 >&2
     done
   fi
   for directory in "${mounted[@]}"; do umount "$directory"; done
+  for name in "${namespaces[@]}"; do ip netns del "$name"; done
   rm -rf "$scratch" "${outside[@]}"
   exit "$status"
 }

@@ -11,11 +11,8 @@ requires_guest
 start_server
 start_agent
 start_source source
-faultline vm save --qmp="$scratch/source.qmp" --volume=vm --quit
-wait_for_exit source
-qemu_command lazy "$(private_ram)"
-spawn lazy "$BIN/faultline" --server="$server_address" --output=json vm restore --volume=vm \
-  --socket="$agent_socket" --lazy -- "${qemu[@]}"
+save source
+restore lazy --lazy
 wait_for "a tick" ticks_reach lazy 1
 # Pages are left, and its next pass asks for all of them: it does not get through that.
 asleep() { [[ $(ticks_of lazy) == "$before" ]] || { before=$(ticks_of lazy) && return 1; }; }

@@ -22,11 +22,11 @@ faultline vm save --qmp="$scratch/source.qmp" --volume=vm --quit
 wait_for_exit source
 saved_pass=$(passes_of source)
 
-# restore NAME BACKEND WORKING_SET: until it has got through a pass, and not a wrong word.
-restore() {
-  qemu_command "$1" "$2,id=mem0,size=${RAM_MIB}M"
-  spawn "$1" "$BIN/faultline" --server="$server_address" --output=json vm restore --volume=vm \
-    --socket="$agent_socket" --working-set="$3" -- "${qemu[@]}"
+# restore_into BACKEND NAME WORKING_SET: until it has got through a pass, and not a wrong word.
+restore_into() {
+  backend=$1,id=mem0,size=${RAM_MIB}M
+  shift
+  restore "$1" --working-set="$2"
   wait_for "a pass of $1" passes_reach "$1" $((saved_pass + 2))
   expect_no_bad "$1"
   if says "$1.console" '^ready'; then fail "$1 has booted"; fi
@@ -36,10 +36,10 @@ restore() {
   expect "the end of $1" 0 "$exit_status"
   wait_for "its attachment to have ended" attached_is length 0
 }
-restore private memory-backend-ram both
+restore_into memory-backend-ram private both
 first_faults=$faults
-for backend in memory-backend-ram,share=on memory-backend-memfd,share=on \
+for kind in memory-backend-ram,share=on memory-backend-memfd,share=on \
   "memory-backend-file,share=on,mem-path=$shm/file.mem"; do
-  restore "${backend%%,*}" "$backend" replay
+  restore_into "$kind" "${kind%%,*}" replay
   ((2 * faults < first_faults)) || fail "as many faults with the working set: $faults"
 done

@@ -24,14 +24,6 @@ expect "two volumes" "vm vm-state" \
 fails faultline vm save --qmp="$scratch/source.qmp" --volume=vm
 expect_match "a second machine of that name" "vm exists already; .* --replace" "$message"
 
-# restore NAME FLAGS...: in the background.
-restore() {
-  local name=$1
-  shift
-  qemu_command "$name" "$(private_ram)"
-  spawn "$name" "$BIN/faultline" --server="$server_address" --output=json vm restore --volume=vm \
-    --socket="$agent_socket" "$@" -- "${qemu[@]}"
-}
 restore lazy --lazy --working-set=both
 restore drained --drain
 for name in lazy drained; do

@@ -6,6 +6,12 @@
 
 readonly RAM_MIB=192 GUEST_MIB=96
 devices=()  # further arguments of every QEMU
+# What the commands of the two ends of a migration are started with.
+at_source=() at_destination=()
+# Of a QEMU that is not root.
+readonly UNPRIVILEGED=(setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all
+  --inh-caps=-all)
+readonly SANDBOX=(-sandbox "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 
 requires_guest() {
   requires_root "looking into QEMU's memory"
@@ -27,14 +33,14 @@ qemu_command() {
     -object "$2" -nodefaults -no-user-config -display none -no-reboot "${devices[@]}"
     -serial "file:$scratch/$1.console" -qmp "unix:$scratch/$1.qmp,server=on,wait=off"
     -kernel "$scratch/guest/vmlinuz" -initrd "$scratch/guest/initrd"
-    -append "console=ttyS0 quiet mitigations=off panic=-1 memory_mib=$GUEST_MIB rest_us=1000
-      spoil_pass=${spoil_pass:-0}")
+    -append "console=ttyS0 quiet mitigations=off panic=-1 memory_mib=${guest_mib:-$GUEST_MIB} rest_us=1000
+      spoil_pass=${spoil_pass:-0} scratch_mib=${scratch_mib:-0}")
 }
 
 # start_source NAME: a machine whose RAM is a file, up and through its first pass.
 start_source() {
   qemu_command "$1" "memory-backend-file,id=mem0,size=${RAM_MIB}M,share=on,mem-path=$shm/$1.mem"
-  spawn "$1" "${qemu[@]}"
+  spawn "$1" "${at_source[@]}" "${qemu[@]}"
   wait_for "the guest's first pass" passes_reach "$1" 1
 }
 
@@ -73,7 +79,7 @@ expect_goes_on() {
 # offer NAME [ADDRESS]: the machine of NAME, in the background as "offer"; sets $offered_at.
 offer() {
   rm -f "$scratch"/offer.{out,log}
-  spawn offer "$BIN/faultline" --output=json vm offer --qmp="$scratch/$1.qmp" \
+  spawn offer "${at_source[@]}" "$BIN/faultline" --output=json vm offer --qmp="$scratch/$1.qmp" \
     --listen="${2:-127.0.0.1:0}"
   expect_log offer '"event":"listening"'
   offered_at=$(jq -r 'select(.event == "listening").address' "$scratch/offer.log")
@@ -83,6 +89,75 @@ offer() {
 accept() {
   local name=$1
   shift
-  qemu_command "$name" "$(private_ram)"
-  spawn "$name" "$BIN/faultline" --output=json vm accept --from="$offered_at" "$@" -- "${qemu[@]}"
+  qemu_command "$name" "${backend:-$(private_ram)}"
+  spawn "$name" "${at_destination[@]}" "$BIN/faultline" --output=json vm accept \
+    --from="$offered_at" "$@" -- "${wrapper[@]}" "${qemu[@]}"
 }
+
+# restore NAME FLAGS...: the saved machine "vm", in the background.
+restore() {
+  local name=$1
+  shift
+  qemu_command "$name" "${backend:-$(private_ram)}"
+  spawn "$name" "$BIN/faultline" --server="$server_address" --output=json vm restore --volume=vm \
+    --socket="$agent_socket" "$@" -- "${wrapper[@]}" "${qemu[@]}"
+}
+wrapper=()  # what accept and restore start QEMU with
+
+# save NAME: as "vm"; its QEMU quits.
+save() {
+  faultline vm save --qmp="$scratch/$1.qmp" --volume=vm --quit
+  wait_for_exit "$1"
+}
+
+# event NAME EVENT KEY: of what the command NAME has said, the last one's value.
+event() { jq -r "select(.event == \"$2\").$3" "$scratch/$1.log" | tail -n 1; }
+says_event() { says "$1.log" "\"event\":\"$2\""; }
+expect_event() { expect_log "$1" "\"event\":\"$2\""; }
+
+# qmp NAME COMMAND [ARGUMENTS]: of the QEMU of NAME; prints what it returns.
+qmp() {
+  # shellcheck disable=SC2016
+  perl -MIO::Socket::UNIX -e '
+    my ($path, $request) = @ARGV;
+    my $qemu = IO::Socket::UNIX->new(Peer => $path) or die "$path: $!\n";
+    sub answer { while (<$qemu>) { return $_ if /"(return|error|QMP)":/ } die "no answer\n" }
+    answer();
+    print $qemu "{\"execute\":\"qmp_capabilities\"}\n"; answer();
+    print $qemu "$request\n"; print answer();
+  ' "$scratch/$1.qmp" "{\"execute\":\"$2\",\"arguments\":${3:-{\}}}" | tee "$scratch/qmp.out" | jq -c .return
+  if grep -q '"error"' "$scratch/qmp.out"; then fail "QEMU refuses $2: $(<"$scratch/qmp.out")"; fi
+}
+
+# --- two hosts -----------------------------------------------------------------------------------
+
+readonly SOURCE_IP=10.77.0.1 DESTINATION_IP=10.77.0.2
+
+# make_hosts: a network namespace for each end, joined by a cable and by nothing else.
+make_hosts() {
+  requires_command ip
+  local host
+  for host in "fl$$-source" "fl$$-destination"; do
+    ip netns add "$host" 2>/dev/null || skip "cannot make a network namespace here"
+    namespaces+=("$host")
+  done
+  ip -n "fl$$-source" link add cable type veth peer name cable netns "fl$$-destination"
+  ip -n "fl$$-source" address add $SOURCE_IP/24 dev cable
+  ip -n "fl$$-destination" address add $DESTINATION_IP/24 dev cable
+  for host in "${namespaces[@]}"; do
+    ip -n "$host" link set lo up
+    ip -n "$host" link set cable up
+  done
+  at_source=(ip netns exec "fl$$-source")
+  at_destination=(ip netns exec "fl$$-destination")
+}
+
+# slow_cable RATE: of what the source sends, as tc has it.
+slow_cable() {
+  requires_command tc
+  "${at_source[@]}" tc qdisc replace dev cable root tbf rate "$1" burst 256k latency 100ms 2>/dev/null ||
+    skip "cannot shape a link here"
+}
+
+# cable down|up
+cable() { ip -n "fl$$-source" link set cable "$1"; }
