@@ -23,6 +23,10 @@ void FaultPause::Look(const AttachmentStats& stats) {
     case State::kRuns:
       if (late) Stop(stats.oldest_wait_seconds);
       break;
+    case State::kWaits:
+      if (late) Stop(stats.oldest_wait_seconds);
+      if (!late) GoOn();
+      break;
     case State::kStopped:
       if (!late) Continue();
       break;
@@ -35,7 +39,17 @@ void FaultPause::Look(const AttachmentStats& stats) {
 void FaultPause::Stop(double waited_seconds) {
   qemu_->set_timeout(kAnswerTimeout);
   const absl::StatusOr<bool> running = qemu_->IsRunning();
-  if (absl::IsDeadlineExceeded(running.status())) return;  // is tried again
+  if (absl::IsDeadlineExceeded(running.status())) {  // is tried again
+    if (state_ == State::kRuns) {
+      output_->Say("waiting",
+                   absl::StrFormat("pages have not come for %.1fs, and QEMU itself waits for one: "
+                                   "the machine stands still, but cannot be stopped",
+                                   waited_seconds),
+                   {{"waited_seconds", waited_seconds}});
+    }
+    state_ = State::kWaits;
+    return;
+  }
   if (!running.ok() || !*running) {
     state_ = State::kLeftAlone;
     return;
@@ -60,13 +74,18 @@ void FaultPause::Stop(double waited_seconds) {
       {{"waited_seconds", waited_seconds}, {"processor_waits", waits}});
 }
 
+void FaultPause::GoOn() {
+  state_ = State::kRuns;
+  output_->Say("continued", "pages come again, and the machine goes on");
+}
+
 void FaultPause::Continue() {
   const absl::Status status = qemu_->Continue();
   if (absl::IsDeadlineExceeded(status)) return;  // is tried again
-  state_ = State::kRuns;
   if (status.ok()) {
-    output_->Say("continued", "pages come again, and the machine goes on");
+    GoOn();
   } else {
+    state_ = State::kRuns;
     output_->Say("not_continued", absl::StrCat("pages come again, but the machine cannot go on: ",
                                                status.message()));
   }

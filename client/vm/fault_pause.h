@@ -16,7 +16,8 @@ namespace faultline {
 //
 // A processor that waits for a page inside of an emulated instruction cannot be stopped before it
 // has it. QEMU then stops the guest's clock and its other processors, and answers nothing until the
-// page is there.
+// page is there. Where it waits for a page while it delivers an interrupt, or QEMU's main thread
+// does, even that is not to be had: the machine stands still, and its clock goes on.
 class FaultPause {
  public:
   // All are borrowed. A fault may wait for `deadline`.
@@ -29,10 +30,11 @@ class FaultPause {
   bool stopped() const { return state_ == State::kStopped; }
 
  private:
-  enum class State { kRuns, kStopped, kLeftAlone };
+  enum class State { kRuns, kWaits, kStopped, kLeftAlone };
 
   void Stop(double waited_seconds);
   void Continue();
+  void GoOn();
 
   Qemu* const qemu_;
   const absl::Duration deadline_;

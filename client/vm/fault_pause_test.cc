@@ -34,6 +34,7 @@ class FaultPauseTest : public testing::Test {
     const std::string name = command["execute"];
     MutexLock lock(mu_);
     if (name == "query-status") {
+      if (name == silent_about_) return "";
       return FakeQmpServer::Return(command, {{"running", running_}});
     }
     if (name != "qmp_capabilities") commands_.push_back(name);
@@ -90,6 +91,22 @@ TEST_F(FaultPauseTest, ContinuesAMachineThatHasNotAnsweredThatItIsStopped) {
   pause_.Look(Waiting(0));
   EXPECT_FALSE(pause_.stopped());
   EXPECT_EQ(Commands(), (std::vector<std::string>{"stop", "cont"}));
+}
+
+// As QEMU is while its own thread waits for a page.
+TEST_F(FaultPauseTest, TriesAgainWhereQemuAnswersNothing) {
+  {
+    MutexLock lock(mu_);
+    silent_about_ = "query-status";
+  }
+  pause_.Look(Waiting(kLate));
+  EXPECT_EQ(Commands(), (std::vector<std::string>{}));
+  {
+    MutexLock lock(mu_);
+    silent_about_ = "";
+  }
+  pause_.Look(Waiting(kLate));
+  EXPECT_EQ(Commands(), (std::vector<std::string>{"stop"}));
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ saved_pass=$(passes_of source)
 begin() {
   restore "$@" --lazy
   expect_event "$1" resumed
-  wait_for "ticks of $1" ticks_reach "$1" $(($(first_of "$1") + 2))
+  wait_for "ticks of $1" ticks_reach "$1" $(($(first_of "$1") + 20))
 }
 first_of() { first_tick "$1" | grep . || echo 0; }
 # The greatest step between two ticks, in the guest's own milliseconds.

@@ -115,11 +115,13 @@ event() { jq -r "select(.event == \"$2\").$3" "$scratch/$1.log" | tail -n 1; }
 says_event() { says "$1.log" "\"event\":\"$2\""; }
 expect_event() { expect_log "$1" "\"event\":\"$2\""; }
 
-# qmp NAME COMMAND [ARGUMENTS]: of the QEMU of NAME; prints what it returns.
+# qmp NAME COMMAND [ARGUMENTS]: of the QEMU of NAME, to which nobody else is connected (an offer is);
+# prints what it returns.
 qmp() {
   # shellcheck disable=SC2016
   perl -MIO::Socket::UNIX -e '
     my ($path, $request) = @ARGV;
+    alarm 30;
     my $qemu = IO::Socket::UNIX->new(Peer => $path) or die "$path: $!\n";
     sub answer { while (<$qemu>) { return $_ if /"(return|error|QMP)":/ } die "no answer\n" }
     answer();
