@@ -3,6 +3,8 @@
 #define FAULTLINE_CLIENT_VM_VM_OUTPUT_H_
 
 #include <absl/strings/string_view.h>
+#include <absl/time/clock.h>
+#include <absl/time/time.h>
 
 #include <cstdio>
 #include <string>
@@ -15,7 +17,7 @@ namespace faultline {
 
 // Says what happens to a machine, on the standard error: the standard output may be the guest's
 // console. One line for each thing; with --output=json each is an object whose "event" is what it
-// is. Not thread-safe.
+// is, and "time" when, in seconds since the epoch. Not thread-safe.
 class VmOutput {
  public:
   VmOutput(std::string command, OutputFormat format)
@@ -25,7 +27,8 @@ class VmOutput {
            const nlohmann::ordered_json& fields = nlohmann::ordered_json::object()) const {
     std::string line;
     if (format_ == OutputFormat::kJson) {
-      nlohmann::ordered_json json = {{"event", event}};
+      nlohmann::ordered_json json = {
+          {"event", event}, {"time", absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch())}};
       json.update(fields);
       line = json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
     } else {

@@ -18,6 +18,11 @@ readonly PAGE=4096
 # Of everything that is waited for, in seconds.
 readonly PATIENCE=60
 
+# What a QEMU is started by that is not root, and the sandbox that libvirt has it in.
+readonly UNPRIVILEGED=(setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all
+  --inh-caps=-all)
+readonly SANDBOX=(-sandbox "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+
 declare -A pid=()  # of what spawn() has started, by name
 declare -a mounted=()
 declare -a namespaces=()  # of the network

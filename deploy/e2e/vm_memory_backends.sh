@@ -13,8 +13,7 @@ version=$(qemu-system-x86_64 --version | sed -nE 's/.*version ([0-9.]+).*/\1/p')
 start_server
 start_agent
 
-devices=(-machine q35 -smp 2 -device virtio-balloon-pci
-  -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny)
+devices=(-machine q35 -smp 2 -device virtio-balloon-pci "${SANDBOX[@]}")
 qemu_command source "memory-backend-memfd,id=mem0,size=${RAM_MIB}M,share=on"
 spawn source "${qemu[@]}"
 wait_for "the guest's first pass" passes_reach source 1

@@ -6,12 +6,9 @@
 
 readonly RAM_MIB=192 GUEST_MIB=96
 devices=()  # further arguments of every QEMU
+programs=$BIN
 # What the commands of the two ends of a migration are started with.
 at_source=() at_destination=()
-# Of a QEMU that is not root.
-readonly UNPRIVILEGED=(setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all
-  --inh-caps=-all)
-readonly SANDBOX=(-sandbox "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 
 requires_guest() {
   requires_root "looking into QEMU's memory"
@@ -79,7 +76,7 @@ expect_goes_on() {
 # offer NAME [ADDRESS]: the machine of NAME, in the background as "offer"; sets $offered_at.
 offer() {
   rm -f "$scratch"/offer.{out,log}
-  spawn offer "${at_source[@]}" "$BIN/faultline" --output=json vm offer --qmp="$scratch/$1.qmp" \
+  spawn offer "${at_source[@]}" "$programs/faultline" --output=json vm offer --qmp="$scratch/$1.qmp" \
     --listen="${2:-127.0.0.1:0}"
   expect_log offer '"event":"listening"'
   offered_at=$(jq -r 'select(.event == "listening").address' "$scratch/offer.log")
@@ -90,7 +87,7 @@ accept() {
   local name=$1
   shift
   qemu_command "$name" "${backend:-$(private_ram)}"
-  spawn "$name" "${at_destination[@]}" "$BIN/faultline" --output=json vm accept \
+  spawn "$name" "${at_destination[@]}" "$programs/faultline" --output=json vm accept \
     --from="$offered_at" "$@" -- "${wrapper[@]}" "${qemu[@]}"
 }
 
@@ -99,7 +96,7 @@ restore() {
   local name=$1
   shift
   qemu_command "$name" "${backend:-$(private_ram)}"
-  spawn "$name" "$BIN/faultline" --server="$server_address" --output=json vm restore --volume=vm \
+  spawn "$name" "$programs/faultline" --server="$server_address" --output=json vm restore --volume=vm \
     --socket="$agent_socket" "$@" -- "${wrapper[@]}" "${qemu[@]}"
 }
 wrapper=()  # what accept and restore start QEMU with

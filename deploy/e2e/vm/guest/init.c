@@ -117,8 +117,8 @@ static void Pass(uint64_t generation, uint64_t rest_us) {
 static void UseScratch(uint64_t scratch_mib, uint64_t generation) {
   const uint64_t count = scratch_mib << 8;
   if (count == 0) return;
-  uint64_t* const scratch = mmap(NULL, scratch_mib << 20, PROT_READ | PROT_WRITE,
-                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  uint64_t* const scratch =
+      mmap(NULL, scratch_mib << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (scratch == MAP_FAILED) return;
   for (uint64_t page = 0; page < count; ++page) {
     for (uint64_t i = 0; i < kPageWords; ++i) {
