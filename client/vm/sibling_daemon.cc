@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -75,12 +76,23 @@ absl::StatusOr<SiblingDaemon> SiblingDaemon::StartAgent(const std::vector<std::s
     }
     absl::SleepFor(kLookInterval);
   }
+  agent->flags_ = flags;
+  agent->socket_ = socket;
   return agent;
+}
+
+absl::Status SiblingDaemon::RestartAgent() {
+  absl::StatusOr<SiblingDaemon> agent = StartAgent(flags_, socket_);
+  if (!agent.ok()) return agent.status();
+  *this = *std::move(agent);
+  return absl::OkStatus();
 }
 
 std::string SiblingDaemon::Log() const {
   std::string log(kMaxLogBytes, '\0');
-  const ssize_t n = pread(log_.get(), log.data(), log.size(), 0);
+  const off_t size = lseek(log_.get(), 0, SEEK_END);
+  const off_t from = std::max<off_t>(0, size - static_cast<off_t>(kMaxLogBytes));
+  const ssize_t n = pread(log_.get(), log.data(), log.size(), from);
   log.resize(n > 0 ? static_cast<size_t>(n) : 0);
   return log;
 }

@@ -28,11 +28,18 @@ class SiblingDaemon {
   const std::string& address() const { return address_; }
   bool running() { return process_.running(); }
 
+  // Starts an agent that has ended again, in its place: it goes on with what it has served.
+  absl::Status RestartAgent();
+
+  // The end of what it has said.
+  std::string Log() const;
+
  private:
   static absl::StatusOr<SiblingDaemon> Start(const std::string& program,
                                              const std::vector<std::string>& flags);
-  std::string Log() const;
 
+  std::vector<std::string> flags_;
+  std::string socket_;
   std::string address_;
   UniqueFd log_;  // a memfd
   ChildProcess process_;

@@ -101,9 +101,21 @@ absl::Status TakeOver(MigrationChannel& channel, IncomingVm& vm, const GuestMemo
   return vm.LoadDeviceState(*state);
 }
 
+// Sees to it that there is an agent: without one the machine waits.
+void KeepAgent(SiblingDaemon& agent, const VmOutput& output) {
+  if (agent.running()) return;
+  output.Say("agent_ended", absl::StrCat("the agent has ended, another takes its place; its log "
+                                         "ends with:\n",
+                                         agent.Log()));
+  const absl::Status status = agent.RestartAgent();
+  output.Say("agent_restarted",
+             status.ok() ? "the agent was started again" : std::string(status.message()));
+}
+
 // The machine is this end's.
-absl::Status Run(IncomingVm& vm, const GuestMemory& memory, const std::string& pages,
+absl::Status Run(Destination& destination, const GuestMemory& memory, const std::string& pages,
                  SourceLink& source, const EndSignals& signals, const VmOutput& output) {
+  IncomingVm& vm = *destination.vm;
   if (absl::Status status = vm.Resume(); !status.ok()) return status;
   source.Say("running");
   output.Say("running",
@@ -117,7 +129,11 @@ absl::Status Run(IncomingVm& vm, const GuestMemory& memory, const std::string& p
                                              complete = true;
                                              source.Say("complete");
                                            },
-                                       .on_look = [&] { source.Look(); },
+                                       .on_look =
+                                           [&] {
+                                             source.Look();
+                                             KeepAgent(destination.agent, output);
+                                           },
                                        .stop_after = StopAfter(memory)},
                                       output);
   if (!complete && status.ok()) source.Say("ended");
@@ -145,7 +161,7 @@ absl::Status Accept(const VmAcceptOptions& options, const VmOutput& output,
   IncomingVm& vm = *destination.vm;
   if (status = TakeOver(channel, vm, memory, check); !status.ok()) return status;
   if (status = source.AwaitRun(kStepTimeout, check); !status.ok()) return status;
-  return Run(vm, memory, offered->pages, source, signals, output);
+  return Run(destination, memory, offered->pages, source, signals, output);
 }
 
 }  // namespace
