@@ -4,7 +4,7 @@
 # checks its memory and tells on its console how it fares. Under emulation it is slow, and so is
 # everything beside it.
 
-readonly RAM_MIB=192 GUEST_MIB=96
+readonly RAM_MIB=192 GUEST_MIB=56
 devices=()  # further arguments of every QEMU
 programs=$BIN
 # What the commands of the two ends of a migration are started with.
