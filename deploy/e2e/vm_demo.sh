@@ -6,7 +6,7 @@
 . "$(dirname "$0")/vm/vm.sh"
 requires_guest
 
-shown=$(TMPDIR=$scratch FAULTLINE_BIN=$BIN timeout "$PATIENCE" "$E2E_DIR/../demo-vm") ||
+shown=$(TMPDIR=$scratch FAULTLINE_BIN=$BIN timeout 150 "$E2E_DIR/../demo-vm") ||
   fail "it ended with $?: $shown"
 echo "$shown"
 expect_match "the end" "the count has gone on: ([0-9]+) in the first QEMU, [0-9]+ in the second" "$shown"

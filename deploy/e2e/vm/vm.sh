@@ -60,7 +60,7 @@ expect_no_bad() {
 }
 
 # first_tick NAME: the first one on its console.
-first_tick() { sed -nE 's/^tick ([0-9]+) ms .*/\1/p' "$scratch/$1.console" | head -n 1; }
+first_tick() { sed -nE 's/^tick ([0-9]+) ms .*/\1/p' "$scratch/$1.console" | sed -n 1p; }
 
 # expect_goes_on NAME TICK PASS: the guest's ticks go on from the one that it had elsewhere, and so do
 # its passes, two more of which it gets through without a wrong word.
