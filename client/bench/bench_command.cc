@@ -19,9 +19,7 @@
 #include <nlohmann/json.hpp>
 
 #include "client/bench/benchmark.h"
-#include "client/bench/gnuplot.h"
-#include "client/bench/plot.h"
-#include "client/bench/text_output.h"
+#include "client/bench/report_writer.h"
 #include "client/cli/command.h"
 #include "client/cli/flags.h"
 #include "client/cli/print.h"
@@ -40,19 +38,12 @@ constexpr uint64_t kPagesMin = 100, kPagesMax = uint64_t{1} << 24;
 struct Flags {
   BenchOptions options;
   bool quick = false;
-  std::string csv_path, plot_path;
+  bench::ReportFiles files;
 };
 
 absl::Status RunAll(const Flags& flags, std::vector<bench::StandardRun> runs, OutputFormat output) {
-  std::string terminal;
-  if (!flags.plot_path.empty()) {
-    absl::StatusOr<std::string> found = bench::PlotTerminal(flags.plot_path);
-    if (!found.ok()) return found.status();
-    terminal = *std::move(found);
-  }
-  const bench::Machine machine = bench::ThisMachine();
-  std::vector<Report> reports;
-  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  absl::StatusOr<bench::ReportWriter> writer = bench::ReportWriter::Create(flags.files, output);
+  if (!writer.ok()) return writer.status();
   for (bench::StandardRun& run : runs) {
     if (flags.quick) {
       run.options.repetitions = 1;
@@ -64,21 +55,9 @@ absl::Status RunAll(const Flags& flags, std::vector<bench::StandardRun> runs, Ou
                           absl::StrCat(run.name, ": ", report.status().message()));
     }
     report->benchmark = run.name;
-    if (output == OutputFormat::kText) {
-      PrintText(absl::StrCat(reports.empty() ? "" : "\n", bench::FormatReport(*report, machine)));
-      fflush(stdout);
-    }
-    json.push_back(bench::ReportToJson(*report, machine));
-    reports.push_back(*std::move(report));
+    writer->Add(*std::move(report));
   }
-  if (output == OutputFormat::kJson) PrintJson(json.size() == 1 ? json[0] : json);
-  if (!flags.csv_path.empty()) {
-    absl::Status status = bench::WriteTextFile(flags.csv_path, bench::ReportsToCsv(reports));
-    if (!status.ok()) return status;
-  }
-  if (flags.plot_path.empty()) return absl::OkStatus();
-  return bench::RunGnuplot(bench::ReportsToGnuplot(reports, machine, terminal, flags.plot_path),
-                           flags.plot_path);
+  return writer->Finish();
 }
 
 void AddCommonFlags(CLI::App* command, Flags* flags) {
@@ -103,12 +82,7 @@ void AddCommonFlags(CLI::App* command, Flags* flags) {
       ->add_option("--server-flag", options->stack.server, "Flag for the page server; repeatable")
       ->allow_extra_args(false)
       ->option_text("FLAG");
-  command->add_option("--csv", flags->csv_path, "File for the figures as CSV")
-      ->option_text("FILE.csv");
-  command
-      ->add_option("--plot", flags->plot_path,
-                   "File for a plot, drawn by gnuplot: the distribution of the latencies, or bars")
-      ->option_text("FILE.png|FILE.svg");
+  AddReportFlags(command, &flags->files);
 }
 
 absl::StatusOr<uint64_t> ParsePagesOfSize(absl::string_view text) {

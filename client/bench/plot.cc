@@ -44,6 +44,23 @@ std::string LatencyPanel(const Report& report, const std::string& block) {
   return absl::StrCat(script, plot, "\nunset logscale x\n");
 }
 
+std::string TimelinePanel(const Report& report, const std::string& block) {
+  std::string script, plot = absl::StrCat("set xlabel ", GnuplotQuoted(report.timeline_axes[0]),
+                                          "\nset ylabel ", GnuplotQuoted(report.timeline_axes[1]),
+                                          "\nset yrange [0:*]\nset xtics norotate\nplot ");
+  for (size_t i = 0; i < report.timelines.size(); ++i) {
+    const std::string name = absl::StrCat("$", block, "_", i);
+    absl::StrAppend(&script, name, " << EOD\n");
+    for (const auto& [seconds, value] : report.timelines[i].points) {
+      absl::StrAppend(&script, absl::StrFormat("%.6g %.6g\n", seconds, value));
+    }
+    absl::StrAppend(&script, "EOD\n");
+    absl::StrAppend(&plot, i == 0 ? "" : ", ", name, " using 1:2 with steps linewidth 2 title ",
+                    GnuplotQuoted(report.timelines[i].label));
+  }
+  return absl::StrCat(script, plot, "\n");
+}
+
 // Ours beside the floor, with the spread over the repetitions.
 std::string BarPanel(const Report& report, const std::string& block) {
   std::vector<const Series*> shown;
@@ -71,7 +88,12 @@ std::string BarPanel(const Report& report, const std::string& block) {
       "\nset yrange [0:*]\nset style data histograms\nset style histogram errorbars gap 1\n"
       "plot $",
       block, " using 2:3:4:xtic(1) title \"faultline\", $", block, " using 5:6:7 title ",
-      GnuplotQuoted(one_floor ? shown[0]->floor_name : "floor"), "\n");
+      GnuplotQuoted(one_floor ? shown[0]->floor_name : report.compared_with), "\n");
+}
+
+std::string Panel(const Report& report, const std::string& block) {
+  if (!report.timelines.empty()) return TimelinePanel(report, block);
+  return report.latencies.empty() ? BarPanel(report, block) : LatencyPanel(report, block);
 }
 
 }  // namespace
@@ -91,8 +113,7 @@ std::string ReportsToGnuplot(const std::vector<Report>& reports, const Machine& 
   for (size_t i = 0; i < reports.size(); ++i) {
     const std::string block = absl::StrCat("data", i);
     absl::StrAppend(&script, "set title ", GnuplotQuoted(reports[i].benchmark), "\n",
-                    reports[i].latencies.empty() ? BarPanel(reports[i], block)
-                                                 : LatencyPanel(reports[i], block));
+                    Panel(reports[i], block));
   }
   return script + "unset multiplot\n";
 }

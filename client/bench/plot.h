@@ -12,7 +12,8 @@
 namespace faultline::bench {
 
 // What gnuplot draws of `reports` to `path`, whose terminal is `terminal`: a panel for each, with
-// the distribution of the latencies where there are any, otherwise with bars. Pure.
+// its timelines or the distribution of its latencies where there are any, otherwise with bars.
+// Pure.
 std::string ReportsToGnuplot(const std::vector<Report>& reports, const Machine& machine,
                              absl::string_view terminal, absl::string_view path);
 

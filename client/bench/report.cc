@@ -113,7 +113,7 @@ Machine ThisMachine() {
 
 std::string FormatReport(const Report& report, const Machine& machine) {
   std::vector<std::vector<std::string>> lines = {
-      {"median [min-max]", "faultline", "", "floor", "ratio"}};
+      {"median [min-max]", "faultline", "", report.compared_with, "ratio"}};
   for (const Series& series : report.figures) {
     lines.push_back({absl::StrCat(series.name, ", ", series.unit), Cell(series.ours),
                      series.floor_name, Cell(series.floor),

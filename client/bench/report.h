@@ -6,6 +6,7 @@
 #define FAULTLINE_CLIENT_BENCH_REPORT_H_
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
@@ -26,12 +27,21 @@ struct LatencyCurve {
   std::vector<double> micros;
 };
 
+// How much of something there was at each time.
+struct Timeline {
+  std::string label;
+  std::vector<std::pair<double, double>> points;  // seconds, value
+};
+
 struct Report {
   std::string benchmark;
   std::string configuration;            // what the flags have set, for people
   std::vector<Series> figures;          // compared with a floor
   std::vector<Series> details;          // not compared: floor_name is empty
   std::vector<LatencyCurve> latencies;  // ours first; empty: the benchmark is about throughput
+  std::vector<Timeline> timelines;      // drawn in place of the latencies
+  std::string timeline_axes[2];         // what they have over what
+  std::string compared_with = "floor";  // what the floors are
 
   // Adds one more repetition's value to the figure or detail of that name, which is made where it
   // is the first.

@@ -16,10 +16,10 @@ namespace faultline {
 namespace {
 
 constexpr RegisterCommands kCommands[] = {
-    RegisterVolumeCommands,     RegisterServerCommands, RegisterAttachCommand,
-    RegisterAttachmentsCommand, RegisterDemoCommand,    RegisterBenchCommand,
-    RegisterChurnCommand,       RegisterLabCommand,     RegisterVmCommands,
-    RegisterCompletionCommand,
+    RegisterVolumeCommands,     RegisterServerCommands,    RegisterAttachCommand,
+    RegisterAttachmentsCommand, RegisterDemoCommand,       RegisterBenchCommand,
+    RegisterChurnCommand,       RegisterLabCommand,        RegisterVmCommands,
+    RegisterVmBenchCommands,    RegisterCompletionCommand,
 };
 
 constexpr int kFailure = 1;

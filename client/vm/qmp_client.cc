@@ -147,7 +147,7 @@ absl::StatusOr<QmpEvent> QmpClient::WaitForEvent(std::initializer_list<absl::str
 
 void QmpClient::Keep(QmpMessage event) {
   if (events_.size() == kMaxEvents) events_.pop_front();
-  events_.push_back({std::move(event.name), std::move(event.value)});
+  events_.push_back({std::move(event.name), std::move(event.value), event.time});
 }
 
 absl::Status QmpClient::Broken(absl::Status status) {

@@ -27,6 +27,7 @@ namespace faultline {
 struct QmpEvent {
   std::string name;
   nlohmann::json data;
+  absl::Time time;  // by QEMU's clock, which is that of its host
 };
 
 // One connection, one command at a time; blocks. Not thread-safe.

@@ -202,6 +202,13 @@ TEST(QmpMessage, IsReadWhateverKindItIs) {
   EXPECT_EQ(message->kind, QmpMessage::Kind::kError);
   EXPECT_EQ(message->description, "no");
   EXPECT_FALSE(message->id.has_value());
+  message = ParseQmpMessage(
+      R"({"event": "STOP", "timestamp": {"seconds": 1700000000, "microseconds": 250}})");
+  ASSERT_TRUE(message.ok());
+  EXPECT_EQ(message->time, absl::FromUnixMicros(1'700'000'000'000'250));
+  message = ParseQmpMessage(R"({"event": "STOP", "timestamp": {"seconds": "x"}})");
+  ASSERT_TRUE(message.ok());
+  EXPECT_EQ(message->time, absl::UnixEpoch());
   message = ParseQmpMessage(R"({"event": "RESUME", "data": 5})");
   ASSERT_TRUE(message.ok());
   EXPECT_EQ(message->name, "RESUME");

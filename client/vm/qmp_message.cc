@@ -28,6 +28,17 @@ std::string StringOf(const json& object, const char* key) {
   return it != object.end() && it->is_string() ? it->get<std::string>() : "";
 }
 
+// The epoch where it says nothing, or what is none.
+absl::Time TimeOf(const json& event) {
+  const auto timestamp = event.find("timestamp");
+  if (timestamp == event.end() || !timestamp->is_object()) return absl::UnixEpoch();
+  const auto number = [&](const char* key) {
+    const auto it = timestamp->find(key);
+    return it != timestamp->end() && it->is_number_integer() ? it->get<int64_t>() : 0;
+  };
+  return absl::FromUnixSeconds(number("seconds")) + absl::Microseconds(number("microseconds"));
+}
+
 }  // namespace
 
 absl::StatusOr<QmpMessage> ParseQmpMessage(absl::string_view text) {
@@ -50,6 +61,7 @@ absl::StatusOr<QmpMessage> ParseQmpMessage(absl::string_view text) {
   if (std::string event = StringOf(parsed, "event"); !event.empty()) {
     message.kind = QmpMessage::Kind::kEvent;
     message.name = std::move(event);
+    message.time = TimeOf(parsed);
     message.value = parsed.value("data", json::object());
     return message;
   }

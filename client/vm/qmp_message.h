@@ -4,6 +4,7 @@
 
 #include <absl/status/statusor.h>
 #include <absl/strings/string_view.h>
+#include <absl/time/time.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -26,6 +27,7 @@ struct QmpMessage {
   std::string name;            // of a kEvent; the class of a kError
   std::string description;     // of a kError, in QEMU's words
   nlohmann::json value;        // what a kReturn returns, the data of a kEvent, a greeting's "QMP"
+  absl::Time time;             // of a kEvent, by QEMU's clock
 };
 
 // INVALID_ARGUMENT, quoting how `text` begins, for anything that is none of the four.
