@@ -101,7 +101,8 @@ struct AttachmentStats {
   uint64_t tracked_pages = 0;  // that the regions have together
   uint64_t present_pages = 0;  // of those, filled
   uint64_t poisoned_pages = 0;
-  bool drained = false;              // everything that was left when the drain began was fetched
+  uint64_t zero_pages = 0;  // discarded, or known to be a hole: not filled before they are touched
+  bool drained = false;     // everything that was left when the drain began was fetched
   uint64_t waiting_faults = 0;       // pages that some thread of the target waits for now
   double oldest_wait_seconds = 0;    // how long the oldest of those waits
   uint64_t faults_total = 0;         // messages read from the kernel
@@ -172,6 +173,7 @@ void VisitFields(Stats& stats, Visit visit) {
   visit("tracked_pages", stats.tracked_pages);
   visit("present_pages", stats.present_pages);
   visit("poisoned_pages", stats.poisoned_pages);
+  visit("zero_pages", stats.zero_pages);
   visit("drained", stats.drained);
   visit("waiting_faults", stats.waiting_faults);
   visit("oldest_wait_seconds", stats.oldest_wait_seconds);

@@ -472,6 +472,7 @@ AttachmentStats LiveAttachment::Stats() const {
   }
   stats.present_pages = memory_->table->CountOf(PageState::kPresent).raw();
   stats.poisoned_pages = memory_->table->CountOf(PageState::kPoisoned).raw();
+  stats.zero_pages = memory_->table->CountOf(PageState::kZero).raw();
   stats.drained = drained_;
   stats.waiting_faults = memory_->queue.size();
   stats.oldest_wait_seconds = SecondsSince(memory_->queue.Oldest());

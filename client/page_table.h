@@ -21,8 +21,9 @@ namespace faultline {
 enum class PageState : uint8_t {
   kAbsent = 0,  // its content is at the source
   kPresent,     // filled; where it faults again, it was discarded since: zero
-  kZero,        // discarded by the target: reads as zero, whatever the source holds
-  kPoisoned,    // could not be had: access gets SIGBUS
+  kZero,      // discarded by the target: reads as zero, whatever the source holds; or not touched,
+              // and a hole there
+  kPoisoned,  // could not be had: access gets SIGBUS
 };
 inline constexpr int kPageStates = 4;
 
@@ -32,7 +33,7 @@ constexpr bool IsFetched(PageState state) {
 }
 
 // The legal changes of state; everything else is a bug:
-//   absent -> present (filled), zero (discarded), poisoned
+//   absent -> present (filled), zero (discarded, a hole), poisoned
 //   present -> present (filled by someone else before), zero
 //   zero -> present (filled with zeros), zero, poisoned
 //   poisoned -> present (a late fill heals it), zero, poisoned

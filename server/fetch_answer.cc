@@ -110,12 +110,14 @@ void FetchAnswer::Finish(uint64_t request_id, std::chrono::nanoseconds server,
   const size_t pages_header = payload_bytes_ == 0 ? 0 : BytesHeaderSize(payload_bytes_);
   const size_t batch = RunsSize() + pages_header + payload_bytes_;
   const size_t header = VarintFieldSize(request_id) + VarintFieldSize(server_ns) +
-                        VarintFieldSize(store_ns) + BytesHeaderSize(batch) + batch - payload_bytes_;
+                        VarintFieldSize(store_ns) + VarintFieldSize(zeros_beyond_.raw()) +
+                        BytesHeaderSize(batch) + batch - payload_bytes_;
   grpc_slice head = grpc_slice_malloc(header);
   uint8_t* out = GRPC_SLICE_START_PTR(head);
   out = WriteVarintField(FetchResponse::kRequestIdFieldNumber, request_id, out);
   out = WriteVarintField(FetchResponse::kServerNsFieldNumber, server_ns, out);
   out = WriteVarintField(FetchResponse::kStoreNsFieldNumber, store_ns, out);
+  out = WriteVarintField(FetchResponse::kZerosBeyondFieldNumber, zeros_beyond_.raw(), out);
   out = WriteBytesHeader(FetchResponse::kBatchFieldNumber, batch, out);
   out = WriteRuns(out);
   if (payload_bytes_ > 0) WriteBytesHeader(PageBatch::kPagesFieldNumber, payload_bytes_, out);

@@ -33,6 +33,11 @@ class FetchAnswer {
   void AddZero(PageRange range);
 
   PageCount page_count() const { return page_count_; }
+  // Whether the last page is a zero one.
+  bool ends_in_zeros() const { return !last_.range.empty() && last_.kind == rpc::PageRun::ZERO; }
+
+  // Tells of pages behind the last one that are zero.
+  void NoteZerosBeyond(PageCount pages) { zeros_beyond_ = pages; }
 
   // Makes the message, with the times that it tells. Call once, last.
   void Finish(uint64_t request_id, std::chrono::nanoseconds server, std::chrono::nanoseconds store,
@@ -52,6 +57,7 @@ class FetchAnswer {
 
   const PageCount expected_;
   PageCount page_count_;
+  PageCount zeros_beyond_;
   // The run that grows, and those before it; nearly always there is just one.
   Run last_;
   std::vector<Run> earlier_;

@@ -21,6 +21,9 @@ namespace {
 // A fetch stream remembers the volumes that it has used; more than this at once are rare.
 constexpr size_t kMaxRememberedVolumes = 16;
 
+// A hole is told of so far; it takes long to look through where zeros are stored.
+constexpr PageCount kMaxZerosBeyond{uint64_t{1} << 14};
+
 template <typename Message>
 absl::Status ParseMessage(grpc::ByteBuffer* buffer, Message* message) {
   const size_t size = buffer->Length();
@@ -98,6 +101,12 @@ class FetchOfPages final : public StreamRequest {
       if (!status.ok()) return Refuse(status, answer);
     }
     counters_->pages_fetched.Add(pages_found.page_count().raw());
+    // Who asks for one page goes by itself from there; who asks for more goes on behind them.
+    if (pages() > 1 && pages_found.ends_in_zeros()) {
+      const rpc::PageRun& last = *request_.runs().rbegin();
+      const PageIndex end = PageIndex(last.first()) + PageCount(last.count());
+      pages_found.NoteZerosBeyond(volume_->ZerosFrom(end, kMaxZerosBeyond));
+    }
     const Clock::time_point read = Clock::now();
     pages_found.Finish(request_.request_id(), read - came_, read - begun, answer);
     return absl::OkStatus();

@@ -65,6 +65,26 @@ TEST_F(PageServiceTest, AFetchIsAnsweredInTheOrderOfItsRunsWithZerosWithoutPaylo
   }
 }
 
+TEST_F(PageServiceTest, AFetchThatEndsInAHoleTellsHowFarThatGoes) {
+  StartServer();
+  const rpc::OpenVolumeResponse volume = CreateAndOpen("v", 30'000);
+  EXPECT_TRUE(client_->Write(volume, BatchOf(10, 5, 1)).ok());
+  EXPECT_TRUE(client_->Write(volume, BatchOf(50, 5, 1)).ok());
+  const auto zeros_beyond = [&](uint64_t first, uint64_t count) {
+    const auto response =
+        client_->NewFetchStream()->Call(FetchOf(7, volume.volume_id(), first, count));
+    EXPECT_TRUE(response.ok()) << response.status();
+    return response->zeros_beyond();
+  };
+  EXPECT_EQ(zeros_beyond(10, 10), 30u);  // 20 to 49
+  EXPECT_EQ(zeros_beyond(8, 6), 0u);     // ends in data
+  EXPECT_EQ(zeros_beyond(48, 2), 0u);    // data follows
+  EXPECT_EQ(zeros_beyond(20, 1), 0u);    // a fault has no time for it
+  EXPECT_EQ(zeros_beyond(60, 2), uint64_t{1} << 14);
+  EXPECT_EQ(zeros_beyond(29'000, 200), 800u) << "up to the end of the volume";
+  EXPECT_EQ(zeros_beyond(29'990, 10), 0u);
+}
+
 TEST_F(PageServiceTest, ZeroRunsAndPagesOfZerosTrim) {
   StartServer();
   const rpc::OpenVolumeResponse volume = CreateAndOpen("v", 100);

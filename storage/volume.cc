@@ -121,6 +121,23 @@ absl::Status Volume::Read(PageRange range, DataVisitor data, ZeroVisitor zero) {
   return StackReader(*store_, info_.layers, data, zero).Read(range);
 }
 
+PageCount Volume::ZerosFrom(PageIndex first, PageCount most) {
+  SharedLock lock(mu_);
+  if (deleted_) return PageCount(0);
+  PageRange zeros{first, PageCount(0)};
+  const PageRange look = PageRange{first, most}.Intersect({PageIndex(0), info_.size()});
+  // Ends with an error where it finds data, or fails.
+  StackReader(
+      *store_, info_.layers, [](PageIndex, absl::string_view) { return absl::CancelledError(); },
+      [&](PageRange zero) {
+        zeros.count += zero.count;
+        return absl::OkStatus();
+      })
+      .Read(look)
+      .IgnoreError();
+  return zeros.count;
+}
+
 absl::StatusOr<bool> Volume::HoldsPages() const {
   bool holds = false;
   const absl::Status status = StackReader(

@@ -77,6 +77,9 @@ class Volume {
   // those of the visitors.
   absl::Status Read(PageRange range, DataVisitor data, ZeroVisitor zero);
 
+  // How many pages from `first` on are known to be zero, up to `most`; 0 where that cannot be read.
+  PageCount ZerosFrom(PageIndex first, PageCount most);
+
   // Applies all of `writes` or nothing; durable by the volume's policy on OK.
   // FAILED_PRECONDITION: `epoch` is not that of the volume's writer (it was fenced), or the volume
   // is a snapshot. OUT_OF_RANGE for pages that the volume does not have.

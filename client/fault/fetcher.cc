@@ -236,6 +236,10 @@ void Fetcher::OnFetched(const Job& job, absl::StatusOr<std::span<const FetchedRu
   }
   const SteadyClock::time_point arrived = SteadyClock::now();
   for (const FetchedRun& run : *runs) {
+    if (run.range.first >= job.pages.end()) {
+      filler_.NoteHole(run.range);
+      continue;
+    }
     const PageCount kept = job.ticket ? job.ticket->Keep(run.range, run.bytes) : PageCount(0);
     const std::byte* const bytes = run.bytes == nullptr ? nullptr : run.bytes + kept.in_bytes();
     Fill(PageRange::Between(run.range.first + kept, run.range.end()), bytes, job);

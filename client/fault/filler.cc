@@ -19,6 +19,17 @@ FillReport Filler::Fill(PageRange pages, const std::byte* bytes) {
   return Run(pages, bytes, bytes != nullptr ? Op::kCopy : Op::kZero);
 }
 
+void Filler::NoteHole(PageRange pages) {
+  PageTable& table = *memory_->table;
+  SharedLock lock(memory_->space.map_changing_lock());
+  PageRange rest = pages.Intersect(table.range());
+  while (!rest.empty()) {
+    const PageRange run{rest.first, table.RunOfSameState(rest)};
+    if (table.Get(run.first) == PageState::kAbsent) table.SetAll(run, PageState::kZero);
+    rest = PageRange::Between(run.end(), rest.end());
+  }
+}
+
 FillReport Filler::Poison(PageRange pages) { return Run(pages, nullptr, Op::kPoison); }
 
 FillReport Filler::Run(PageRange pages, const std::byte* bytes, Op op) {

@@ -49,7 +49,9 @@ struct FillReport {
 //
 // What a page is filled with is decided at that moment, too, by its state in the page table:
 //   absent            the bytes that were fetched
-//   zero              zeros, as the target has discarded it since ("discard_means_zero")
+//   zero              zeros, as the target has discarded it since ("discard_means_zero"), or as it
+//   is
+//                     a hole at the source
 //   present           zeros: it was filled and yet faults, so it was discarded since. Its REMOVE
 //                     may have been read before the memory was gone, and a fault in between filled
 //                     ("present_means_zero")
@@ -62,6 +64,10 @@ class Filler {
   // Fills `pages`, wherever they are mapped now, with `bytes` (pages.size_bytes() of them), or with
   // zeros where that is null.
   FillReport Fill(PageRange pages, const std::byte* bytes);
+
+  // The source has only zeros there: where a page was not filled yet, it is filled with those once
+  // a fault waits for it, and never fetched. Pages that are not mapped do no harm.
+  void NoteHole(PageRange pages);
 
   // Makes access to those of `pages` that are not filled end in SIGBUS. kFailed with EINVAL where
   // the kernel cannot (before 6.6).

@@ -63,6 +63,20 @@ TEST_F(FillerTest, DiscardedPagesAreLeftAloneWhereNoFaultWaits) {
   EXPECT_EQ(kernel_->PageAt(kBase + 2 * kPageSize), TestPage(2));
 }
 
+TEST_F(FillerTest, AHoleIsFilledWhereAFaultWaitsAndNowhereElse) {
+  filler_.Fill(Pages(4, 1), AsBytes(volume_) + 4 * kPageSize);
+  memory_->queue.Join(PageIndex(6), SteadyClock::now());
+  filler_.NoteHole(Pages(3, 5'000'000));
+  EXPECT_EQ(StateOf(2), PageState::kAbsent);
+  EXPECT_EQ(StateOf(3), PageState::kZero);
+  EXPECT_EQ(StateOf(4), PageState::kPresent);
+  EXPECT_EQ(StateOf(255), PageState::kZero);
+  // What was on its way for the fault still serves it.
+  filler_.Fill(Pages(5, 2), nullptr);
+  EXPECT_EQ(kernel_->PageAt(kBase + 5 * kPageSize), "");
+  EXPECT_EQ(kernel_->PageAt(kBase + 6 * kPageSize), std::string(kPageSize, '\0'));
+}
+
 TEST_F(FillerTest, APageThatWasFilledAndFaultsAgainIsZeroWhateverWasFetched) {
   memory_->table->Set(PageIndex(1), PageState::kPresent);
   memory_->queue.Join(PageIndex(1), SteadyClock::now());

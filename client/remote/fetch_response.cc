@@ -145,6 +145,9 @@ bool ParseResponse(absl::string_view bytes, size_t beyond, FetchResponseView* vi
       case VarintTag(rpc::FetchResponse::kStoreNsFieldNumber):
         ok = reader.Read(&view->store_ns);
         break;
+      case VarintTag(rpc::FetchResponse::kZerosBeyondFieldNumber):
+        ok = reader.Read(&view->zeros_beyond);
+        break;
       case BytesTag(rpc::FetchResponse::kMessageFieldNumber):
         ok = reader.Read(&view->message);
         break;

@@ -29,7 +29,7 @@ struct FetchResponseView {
     request_id = 0;
     code = 0;
     message = {};
-    server_ns = store_ns = 0;
+    server_ns = store_ns = zeros_beyond = 0;
     runs.clear();
     pages = {};
     pages_beyond = 0;
@@ -38,7 +38,7 @@ struct FetchResponseView {
   uint64_t request_id = 0;
   int32_t code = 0;
   absl::string_view message;  // not checked to be UTF-8
-  uint64_t server_ns = 0, store_ns = 0;
+  uint64_t server_ns = 0, store_ns = 0, zeros_beyond = 0;
   std::vector<Run> runs;
   absl::string_view pages;
   size_t pages_beyond = 0;  // of the pages, bytes that follow `pages` in what was not parsed

@@ -3,6 +3,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <span>
@@ -128,6 +129,13 @@ class BatchReader {
   std::array<char, kMaxEncodedPageBytes> split_;
 };
 
+// What the answer tells of pages behind those that were asked for.
+void AddHole(PageIndex end, FetchRpc::Received* received) {
+  const uint64_t most = kMaxVolumePages - std::min(end.raw(), kMaxVolumePages);
+  const PageCount zeros(std::min(received->view.zeros_beyond, most));
+  if (zeros > PageCount(0)) received->runs.push_back({{end, zeros}, nullptr});
+}
+
 }  // namespace
 
 std::unique_ptr<grpc::ClientAsyncReaderWriter<FetchRpc::Request, FetchRpc::Response>>
@@ -212,7 +220,10 @@ void FetchRpc::Deliver(Received* received, absl::Span<Call> calls, std::vector<C
     if (status.ok()) {
       NoteStages(response, call);
       status = reader.Read(call.range, received);
-      if (status.ok() && i + 1 == calls.size()) status = reader.CheckEnd();
+      if (status.ok() && i + 1 == calls.size()) {
+        status = reader.CheckEnd();
+        AddHole(call.range.end(), received);
+      }
       // Where one call's pages are not all there, those of the next cannot be found.
       broken = status;
     }

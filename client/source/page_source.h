@@ -44,8 +44,9 @@ struct FetchStages {
 class PageSource {
  public:
   // Called exactly once for each Fetch, on an unspecified thread, possibly before Fetch returns.
-  // On OK, the runs cover exactly what was asked for, ascending, and stay valid only during the
-  // call. It must not block, and it may call Fetch.
+  // On OK, the runs cover what was asked for, ascending, and stay valid only during the call.
+  // Behind them there may be one more, of zeros, right behind what was asked for: a hole that need
+  // not be asked for. It must not block, and it may call Fetch.
   using FetchDone = absl::AnyInvocable<void(absl::StatusOr<std::span<const FetchedRun>>)>;
 
   virtual ~PageSource() = default;

@@ -16,7 +16,7 @@ namespace faultline {
 
 void VmProgress::Add(const AttachmentStats& stats, absl::Time now) {
   stats_ = stats;
-  const uint64_t there = stats.present_pages + stats.poisoned_pages;
+  const uint64_t there = stats.present_pages + stats.poisoned_pages + stats.zero_pages;
   left_ = stats.tracked_pages - std::min(there, stats.tracked_pages);
   if (first_ == absl::InfiniteFuture()) {
     first_ = now;
