@@ -8,11 +8,14 @@
 namespace faultline {
 namespace {
 
-constexpr auto kRunTime = std::chrono::milliseconds(1);
+constexpr std::chrono::microseconds kRunTime(1000);
+constexpr auto kTooLong = 2 * kRunTime;
 // Runs that a measurement takes.
 constexpr uint64_t kMeasuredRuns = 8;
-// While nothing has waited yet, each run that ends makes room for so many more than itself.
+// While room is made, each run that ends makes it for so many more than itself; which is worth it
+// as long as a round is so much faster than the one before.
 constexpr size_t kOpeningGrowth = 2;
+constexpr double kFaster = 1.25;
 
 }  // namespace
 
@@ -26,6 +29,7 @@ void DrainWindow::OnRunEnded(SteadyClock::time_point now, PageCount pages,
   fastest_of_epoch_ = std::min(fastest_of_epoch_, took);
   fastest_ = std::min(fastest_, took);
   const SteadyClock::duration gap = now - std::exchange(last_end_, now);
+  if (opening_) MeasureRound(now, pages, took);
   if (took < kRoom * fastest_) {
     size_ = std::min(size_ + (opening_ ? kOpeningGrowth : 1), kLargest);
     return;
@@ -33,6 +37,42 @@ void DrainWindow::OnRunEnded(SteadyClock::time_point now, PageCount pages,
   opening_ = false;
   if (took > kQueued * fastest_) size_ = std::max(size_ - 1, kFirst);
   MeasureWay(pages, gap);
+}
+
+void DrainWindow::MeasureRound(SteadyClock::time_point now, PageCount pages,
+                               SteadyClock::duration took) {
+  if (round_ == 0) {
+    round_ = round_left_ = size_;
+    round_began_ = now - took;
+  }
+  round_pages_ += pages;
+  if (--round_left_ > 0) return;
+  const double seconds = std::chrono::duration<double>(now - round_began_).count();
+  const double rate = static_cast<double>(round_pages_.raw()) / std::max(seconds, 1e-9);
+  if (rate < kFaster * fastest_round_) {
+    opening_ = false;
+    // What the round before had under way is enough, and twice that is sure to be.
+    size_ = std::min(size_, std::max(round_ / (kOpeningGrowth + 1) * 2, kFirst));
+  }
+  fastest_round_ = rate;
+  SetRunBesideFaults(static_cast<uint64_t>(rate * std::chrono::duration<double>(kRunTime).count()));
+  round_ = round_left_ = size_;
+  round_began_ = now;
+  round_pages_ = PageCount(0);
+}
+
+void DrainWindow::OnRunBesideFaults(PageCount pages, SteadyClock::duration took) {
+  const uint64_t run = run_beside_faults_.raw();
+  // One that found much less to fetch says nothing of how long others should be.
+  if (pages.raw() * 2 < run) return;
+  // What it took is not the way's alone: where the processors are busy, little of it is.
+  if (took < kRunTime / 2) SetRunBesideFaults(run * 2);
+  if (took > kTooLong) SetRunBesideFaults(run / 2);
+}
+
+void DrainWindow::SetRunBesideFaults(uint64_t pages) {
+  run_beside_faults_ =
+      PageCount(std::bit_floor(std::clamp(pages, kShortestRun.raw(), kLongestRun.raw())));
 }
 
 void DrainWindow::MeasureWay(PageCount pages, SteadyClock::duration gap) {

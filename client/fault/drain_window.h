@@ -14,9 +14,16 @@ namespace faultline {
 // faults and gains nothing.
 //
 // A run that takes hardly longer than the fastest has not waited anywhere: there is room for more.
-// One that takes several times as long has waited in a queue (the idea of TCP Vegas). While they
-// wait the way is full, and what comes out of it in a millisecond is the length of a run: a fault
-// does not stand behind a longer one, and a fast way does not waste its time on messages.
+// From one that takes longer it follows how many of those under way wait in a queue (the idea of
+// TCP Vegas); a few are enough, and each more costs memory that is in no cache. While they wait the
+// way is full, and what comes out of it in a millisecond is the length of a run: a fault does not
+// stand behind a longer one, and a fast way does not waste its time on messages.
+//
+// At first nothing is known of the fastest run, least of all where the processors are busy: room is
+// made until more of it does not make the drain faster.
+//
+// Where the target faults, one run at a time is under way, of a length that takes about a
+// millisecond, however that comes about.
 //
 // Pure. Not thread-safe.
 class DrainWindow {
@@ -35,18 +42,32 @@ class DrainWindow {
   // A run of `pages` has ended `took` after it was begun.
   void OnRunEnded(SteadyClock::time_point now, PageCount pages, SteadyClock::duration took);
 
+  PageCount run_beside_faults() const { return run_beside_faults_; }
+  // The same of a run that was under way by itself, beside faults.
+  void OnRunBesideFaults(PageCount pages, SteadyClock::duration took);
+
  private:
   static constexpr int kRoom = 3;
   static constexpr int kQueued = 5;
   static constexpr auto kEpoch = std::chrono::seconds(10);
   static constexpr SteadyClock::duration kNone = std::chrono::hours(1);
 
+  // While room is made: one more run has ended.
+  void MeasureRound(SteadyClock::time_point now, PageCount pages, SteadyClock::duration took);
+  void SetRunBesideFaults(uint64_t pages);
   // A run has come out of a full way, this long after the one before it.
   void MeasureWay(PageCount pages, SteadyClock::duration gap);
 
   size_t size_ = kFirst;
   PageCount run_ = kFirstRun;
-  bool opening_ = true;  // no run has waited yet
+  PageCount run_beside_faults_ = kShortestRun;
+  // Room is made in rounds, in each of which as many runs end as were under way at its begin.
+  bool opening_ = true;
+  size_t round_ = 0;  // runs of this one, 0 before the first
+  size_t round_left_ = 0;
+  PageCount round_pages_;
+  SteadyClock::time_point round_began_;
+  double fastest_round_ = 0;  // pages per second
   SteadyClock::time_point epoch_;
   SteadyClock::duration fastest_ = kNone;
   SteadyClock::duration fastest_of_epoch_ = kNone;

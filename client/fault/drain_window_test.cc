@@ -97,6 +97,24 @@ TEST(DrainWindow, ShrinksWhereTheWayBecomesSlow) {
   EXPECT_LT(window.size() * window.run().raw(), before / 2);
 }
 
+// Whatever takes the time: a way, or processors.
+TEST(DrainWindow, RunsBesideFaultsTakeAMillisecond) {
+  DrainWindow window;
+  EXPECT_EQ(window.run_beside_faults(), DrainWindow::kShortestRun);
+  const auto run = [&](SteadyClock::duration of_a_page) {
+    for (int i = 0; i < 20; ++i) {
+      const PageCount pages = window.run_beside_faults();
+      window.OnRunBesideFaults(pages, microseconds(100) + of_a_page * pages.raw());
+    }
+    return window.run_beside_faults();
+  };
+  EXPECT_EQ(run(kLoopback), PageCount(128));
+  EXPECT_EQ(run(kHalfGigabit), DrainWindow::kShortestRun);
+  // What was left of a run tells nothing.
+  for (int i = 0; i < 20; ++i) window.OnRunBesideFaults(PageCount(1), microseconds(10));
+  EXPECT_EQ(window.run_beside_faults(), DrainWindow::kShortestRun);
+}
+
 TEST(DrainWindow, StaysWithinItsBounds) {
   DrainWindow window;
   SteadyClock::time_point now(std::chrono::hours(1));

@@ -19,11 +19,16 @@ constexpr PageCount kSmallGap{3};
 // The lock of the address space is held for a look at this many pages at most.
 constexpr PageCount kMaxLook{uint64_t{1} << 18};
 
-// While the target faults: one run at a time, of few pages, is ahead of a fault on the wire and on
-// the processors. So much later it is taken to have what it needs.
+// While the target faults: one run at a time, and no long one, is ahead of a fault on the wire and
+// on the processors. So much later it is taken to have what it needs.
 constexpr size_t kWindowBesideFaults = 1;
-constexpr PageCount kMaxRunBesideFaults{16};
+// On a way so wide that such runs are that long, another one costs a fault little, and keeps the
+// way from being idle between them.
+constexpr PageCount kRunOfWideWay{64};
+constexpr size_t kWindowOfWideWay = 2;
 constexpr auto kFaultsPass = std::chrono::milliseconds(1);
+// A fault that waits for longer waits for something else than the drain.
+constexpr auto kFaultWaits = std::chrono::milliseconds(50);
 
 }  // namespace
 
@@ -69,7 +74,8 @@ PageRange Drainer::NextOfSet(PageIndex from) const {
 std::optional<Drainer::Stretch> Drainer::NextRun() {
   const PageTable& table = *memory_->table;
   const bool beside_faults = IsTargetFaulting();
-  const PageCount longest = std::min(max_run_, beside_faults ? kMaxRunBesideFaults : window_.run());
+  const PageCount longest =
+      std::min(max_run_, beside_faults ? window_.run_beside_faults() : window_.run());
   while (cursor_ < table.range().end()) {
     const PageRange wanted = NextOfSet(cursor_);
     if (wanted.empty()) break;
@@ -96,10 +102,14 @@ bool Drainer::IsTargetFaulting() {
   const SteadyClock::time_point now = timers_->Now();
   const uint64_t faults = memory_->counters.faults.load(std::memory_order_relaxed);
   if (std::exchange(faults_, faults) != faults) last_fault_ = now;
-  return now - last_fault_ < kFaultsPass;
+  const SteadyClock::duration passed = now - last_fault_;
+  return passed < kFaultsPass || (memory_->queue.size() > 0 && passed < kFaultWaits);
 }
 
-size_t Drainer::Window() { return IsTargetFaulting() ? kWindowBesideFaults : window_.size(); }
+size_t Drainer::Window() {
+  if (!IsTargetFaulting()) return window_.size();
+  return window_.run_beside_faults() < kRunOfWideWay ? kWindowBesideFaults : kWindowOfWideWay;
+}
 
 bool Drainer::IsUnsettled() const {
   SharedLock lock(memory_->space.map_changing_lock());
@@ -167,8 +177,11 @@ void Drainer::OnRunEnded(const Stretch& run, SteadyClock::time_point began) {
     const SteadyClock::time_point now = timers_->Now();
     MutexLock lock(mu_);
     --under_way_;
-    // A short run beside faults says nothing of how long others should take.
-    if (!run.beside_faults) window_.OnRunEnded(now, run.pages.count, now - began);
+    if (run.beside_faults) {
+      window_.OnRunBesideFaults(run.pages.count, now - began);
+    } else {
+      window_.OnRunEnded(now, run.pages.count, now - began);
+    }
   }
   Pump();
 }
