@@ -5,6 +5,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 namespace faultline {
 namespace {
 
@@ -20,6 +22,9 @@ struct SchedAttr {
   uint64_t period_ns = 0;
 };
 static_assert(sizeof(SchedAttr) == 48);
+
+// How much less of the processor bulk work gets than others where there is not enough: a third.
+constexpr int32_t kBulkNice = 5, kLastNice = 19;
 
 // The kernel takes 0.1 to 100 ms; its own default is about 3 ms.
 uint64_t SliceOf(Urgency urgency) {
@@ -40,6 +45,7 @@ void SetUrgency(Urgency urgency) {
   SchedAttr attr;
   if (syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0) != 0) return;
   attr.runtime_ns = SliceOf(urgency);
+  if (urgency == Urgency::kBulk) attr.nice = std::min(attr.nice + kBulkNice, kLastNice);
   syscall(SYS_sched_setattr, 0, &attr, 0);  // where it is refused, nothing is lost but latency
 }
 

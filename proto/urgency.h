@@ -4,13 +4,14 @@
 
 namespace faultline {
 
-// How urgent the work of a thread is. All keep their fair share of the processor; but a thread that
-// wakes up takes it at once from one whose work is less urgent, instead of after some milliseconds,
-// because the kernel is told in slices of what length each wants to be served.
+// How urgent the work of a thread is. Bulk work gets a third of the share of others where there is
+// not enough of the processor: what it competes with is the target, or a fault of it. And a thread
+// that wakes up takes it at once from one whose work is less urgent, instead of after some
+// milliseconds, because the kernel is told in slices of what length each wants to be served.
 enum class Urgency {
   kFault,  // serves page faults: more urgent than ordinary threads, those of the target among them
   kMixed,  // some of its work is awaited by a fault, some is not
-  kBulk,   // nobody waits for it
+  kBulk,   // nobody waits for it; a thread cannot leave this again
 };
 
 // For the calling thread, and those that it starts from here on.
