@@ -65,7 +65,8 @@ absl::StatusOr<QemuCommand> ParseQemuCommand(std::vector<std::string> argv) {
 }
 
 absl::StatusOr<std::unique_ptr<IncomingVm>> IncomingVm::Start(const QemuCommand& command,
-                                                              const VmRecord& saved) {
+                                                              const VmRecord& saved,
+                                                              const GuestMemory* memory) {
   std::unique_ptr<IncomingVm> vm(new IncomingVm);
   vm->paused_ = command.paused;
   absl::StatusOr<std::unique_ptr<MemoryAttacher>> attacher = NewPreloadAttacher(saved.ram_bytes);
@@ -78,15 +79,20 @@ absl::StatusOr<std::unique_ptr<IncomingVm>> IncomingVm::Start(const QemuCommand&
   UniqueFd ours(ends[0]);
   UniqueFd theirs(ends[1]);
   fcntl(theirs.get(), F_SETFD, 0);
+  const auto when =
+      memory != nullptr ? MemoryAttacher::When::kAtOnce : MemoryAttacher::When::kLater;
   std::vector<std::string> argv = command.argv;
   argv.insert(argv.end(), {"-chardev", absl::StrCat("socket,id=faultline-qmp,fd=", theirs.get()),
                            "-mon", "chardev=faultline-qmp,mode=control"});
-  if (absl::Status status = vm->attacher_->Prepare(&argv); !status.ok()) return status;
+  if (absl::Status status = vm->attacher_->Prepare(when, &argv); !status.ok()) return status;
   absl::StatusOr<ChildProcess> process = ChildProcess::Start(argv, {.in = STDIN_FILENO});
   if (!process.ok()) return process.status();
   vm->process_ = *std::move(process);
   vm->pid_ = vm->process_.pid();
   theirs.reset();
+  absl::Status attached;
+  if (memory != nullptr) attached = vm->Attach(*memory);
+  // Where its RAM was not found, QEMU tells the reason: it has ended, or is another machine.
   auto qmp = QmpClient::Open(std::move(ours), "its own socket", kStartTimeout);
   if (!qmp.ok()) return vm->Explain(qmp.status(), "starting");
   vm->qemu_ = std::make_unique<Qemu>(*std::move(qmp));
@@ -94,6 +100,7 @@ absl::StatusOr<std::unique_ptr<IncomingVm>> IncomingVm::Start(const QemuCommand&
   if (!started.ok()) return vm->Explain(started.status(), "starting");
   if (absl::Status status = CheckSameMachine(saved, *started); !status.ok()) return status;
   if (absl::Status status = vm->qemu_->CheckOnlyQemuUsesRam(); !status.ok()) return status;
+  if (!attached.ok()) return attached;
   return vm;
 }
 

@@ -37,9 +37,12 @@ absl::StatusOr<QemuCommand> ParseQemuCommand(std::vector<std::string> argv);
 class IncomingVm {
  public:
   // Starts QEMU, ready for the device state. FAILED_PRECONDITION, with what to change, unless it is
-  // as `saved`; UNAVAILABLE where QEMU ends, having said why.
+  // as `saved`; UNAVAILABLE where QEMU ends, having said why. With `memory`, whose volume is final,
+  // the agent is handed the RAM first of all, and fetches while QEMU starts; otherwise Attach() has
+  // to follow.
   static absl::StatusOr<std::unique_ptr<IncomingVm>> Start(const QemuCommand& command,
-                                                           const VmRecord& saved);
+                                                           const VmRecord& saved,
+                                                           const GuestMemory* memory = nullptr);
   ~IncomingVm();
 
   // Has the agent serve the RAM. Errors as of MemoryAttacher::Attach.

@@ -53,8 +53,14 @@ class MemoryAttacher {
  public:
   virtual ~MemoryAttacher() = default;
 
+  // When the RAM is handed over.
+  enum class When {
+    kAtOnce,  // before QEMU can touch it, while it starts: what the volume holds is final
+    kLater,   // some time after it has started, before it touches the RAM
+  };
+
   // Makes of `argv`, QEMU's command line, the one to be started.
-  virtual absl::Status Prepare(std::vector<std::string>* argv) = 0;
+  virtual absl::Status Prepare(When when, std::vector<std::string>* argv) = 0;
 
   // Has the agent serve the RAM of the QEMU that was started from that and waits for its device
   // state (-incoming defer). From here on its pages are those of the volume: whatever is to be in

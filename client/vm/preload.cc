@@ -119,6 +119,7 @@ void Answer(const Ram& ram) {
   Send(ram, answer.dump(-1, ' ', true, json::error_handler_t::replace) + "\n", descriptors);
 }
 
+// Until it is told to go on.
 void* ServeRam(void* argument) {
   const Ram& ram = *static_cast<const Ram*>(argument);
   JsonTextSplitter splitter(kMaxPreloadMessageBytes);
@@ -129,7 +130,9 @@ void* ServeRam(void* argument) {
     if (n <= 0) break;
     splitter.Append(bytes, static_cast<size_t>(n));
     std::string text;
-    if (splitter.Next(&text) == JsonTextSplitter::Result::kText) Answer(ram);
+    if (splitter.Next(&text) != JsonTextSplitter::Result::kText) continue;
+    if (text == kPreloadGoOn) return nullptr;
+    Answer(ram);
   }
   kill(getpid(), SIGKILL);
   return nullptr;
@@ -152,7 +155,8 @@ void StartThread(Ram* ram) {
 
 // What QEMU starts itself is none of ours.
 void LeaveEnvironment() {
-  for (const char* name : {"LD_PRELOAD", kPreloadDescriptor, kPreloadBytes, kPreloadNode})
+  for (const char* name :
+       {"LD_PRELOAD", kPreloadDescriptor, kPreloadBytes, kPreloadNode, kPreloadHold})
     unsetenv(name);
 }
 
@@ -168,10 +172,12 @@ void LookAtMapping(void* address, size_t bytes, int protection, int flags) {
   fcntl(ram->told.get(), F_SETFD, FD_CLOEXEC);
   const char* const number = getenv(kPreloadNode);
   const UniqueFd node(number == nullptr || *number == '\0' ? -1 : atoi(number));
+  const bool hold = NumberFromEnvironment(kPreloadHold) != 0;
   LeaveEnvironment();
   Send(*ram, kPreloadReady, {});
   ram->failure = OpenUserfaultfd(&ram->uffd);
   if (!ram->uffd && node) ram->failure = OpenUserfaultfdFrom(node.get(), &ram->uffd);
+  if (hold) ServeRam(ram);
   StartThread(ram);
 }
 

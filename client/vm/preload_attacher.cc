@@ -92,21 +92,24 @@ class PreloadAttacher final : public MemoryAttacher {
   PreloadAttacher(std::string library, uint64_t ram_bytes)
       : library_(std::move(library)), ram_bytes_(ram_bytes) {}
 
-  absl::Status Prepare(std::vector<std::string>* argv) override;
+  absl::Status Prepare(When when, std::vector<std::string>* argv) override;
   absl::StatusOr<AttachmentId> Attach(const GuestMemory& memory) override;
 
  private:
+  absl::Status Tell(absl::string_view text);
   absl::StatusOr<json> Receive(absl::Duration timeout);
 
   const std::string library_;
   const uint64_t ram_bytes_;
+  When when_ = When::kLater;
   UniqueFd ours_;           // its end is QEMU's
   UniqueFd theirs_, node_;  // inherited by what is started, and then of no use here
   JsonTextSplitter splitter_{kMaxPreloadMessageBytes};
   std::vector<UniqueFd> descriptors_;  // that have come
 };
 
-absl::Status PreloadAttacher::Prepare(std::vector<std::string>* argv) {
+absl::Status PreloadAttacher::Prepare(When when, std::vector<std::string>* argv) {
+  when_ = when;
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
     return absl::ErrnoToStatus(errno, "cannot make a pair of sockets");
@@ -123,7 +126,8 @@ absl::Status PreloadAttacher::Prepare(std::vector<std::string>* argv) {
                    others == nullptr ? "" : others),
       absl::StrCat(kPreloadDescriptor, "=", theirs_.get()),
       absl::StrCat(kPreloadBytes, "=", ram_bytes_),
-      absl::StrCat(kPreloadNode, "=", node_ ? absl::StrCat(node_.get()) : "")};
+      absl::StrCat(kPreloadNode, "=", node_ ? absl::StrCat(node_.get()) : ""),
+      absl::StrCat(kPreloadHold, "=", when == When::kAtOnce ? 1 : 0)};
   argv->insert(argv->begin(), prefix.begin(), prefix.end());
   return absl::OkStatus();
 }
@@ -132,10 +136,7 @@ absl::StatusOr<AttachmentId> PreloadAttacher::Attach(const GuestMemory& memory) 
   theirs_.reset();  // so that the end of QEMU is the end of the connection
   node_.reset();
   if (const absl::StatusOr<json> ready = Receive(kReadyTimeout); !ready.ok()) return ready.status();
-  const absl::string_view request = kPreloadRequest;
-  if (send(ours_.get(), request.data(), request.size(), MSG_NOSIGNAL) < 0) {
-    return NotLoaded("nobody takes the request");
-  }
+  if (absl::Status status = Tell(kPreloadRequest); !status.ok()) return status;
   const absl::StatusOr<json> ram = Receive(kAnswerTimeout);
   if (!ram.ok()) return ram.status();
   if (ram->value("status", json()) != "ok" || descriptors_.size() != kPreloadDescriptors) {
@@ -155,7 +156,17 @@ absl::StatusOr<AttachmentId> PreloadAttacher::Attach(const GuestMemory& memory) 
   if (!answer.value("attachment", json()).is_number_unsigned()) {
     return absl::InternalError(absl::StrCat("the agent's answer is none: ", answer.dump()));
   }
+  if (when_ == When::kAtOnce) {
+    if (absl::Status status = Tell(kPreloadGoOn); !status.ok()) return status;
+  }
   return answer["attachment"].get<AttachmentId>();
+}
+
+absl::Status PreloadAttacher::Tell(absl::string_view text) {
+  if (send(ours_.get(), text.data(), text.size(), MSG_NOSIGNAL) < 0) {
+    return NotLoaded("nobody takes the request");
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<json> PreloadAttacher::Receive(absl::Duration timeout) {

@@ -82,9 +82,17 @@ absl::Status StartDestination(const QemuCommand& command, const OfferedVm& offer
   return absl::OkStatus();
 }
 
+// How long the steps took.
+struct Times {
+  absl::Duration state;   // from "ready" to the device state being here
+  absl::Duration attach;  // handing the RAM over
+  absl::Duration load;    // loading the device state
+};
+
 // From "ready" to what comes before "loaded".
 absl::Status TakeOver(MigrationChannel& channel, IncomingVm& vm, const GuestMemory& memory,
-                      CheckFunction check) {
+                      CheckFunction check, Times* times) {
+  const absl::Time begin = absl::Now();
   absl::Status status = channel.Send({{"type", "ready"}});
   if (!status.ok()) return status;
   absl::StatusOr<ordered_json> announced = channel.Receive("state", kStepTimeout, check);
@@ -96,9 +104,15 @@ absl::Status TakeOver(MigrationChannel& channel, IncomingVm& vm, const GuestMemo
   const absl::StatusOr<std::string> state =
       channel.ReceiveBytes(bytes.get<uint64_t>(), kStepTimeout, check);
   if (!state.ok()) return state.status();
+  const absl::Time received = absl::Now();
+  times->state = received - begin;
   // Only now, when the source is stopped: what is fetched before it is, is not what it will be.
   if (status = vm.Attach(memory); !status.ok()) return status;
-  return vm.LoadDeviceState(*state);
+  const absl::Time attached = absl::Now();
+  times->attach = attached - received;
+  if (status = vm.LoadDeviceState(*state); !status.ok()) return status;
+  times->load = absl::Now() - attached;
+  return absl::OkStatus();
 }
 
 // Sees to it that there is an agent: without one the machine waits.
@@ -114,13 +128,19 @@ void KeepAgent(SiblingDaemon& agent, const VmOutput& output) {
 
 // The machine is this end's.
 absl::Status Run(Destination& destination, const GuestMemory& memory, const std::string& pages,
-                 SourceLink& source, const EndSignals& signals, const VmOutput& output) {
+                 const Times& times, SourceLink& source, const EndSignals& signals,
+                 const VmOutput& output) {
   IncomingVm& vm = *destination.vm;
   if (absl::Status status = vm.Resume(); !status.ok()) return status;
   source.Say("running");
   output.Say("running",
              absl::StrCat("the machine runs in process ", vm.pid(), "; its RAM comes from ", pages),
-             {{"pid", vm.pid()}, {"pages", pages}, {"socket", memory.agent_socket}});
+             {{"pid", vm.pid()},
+              {"pages", pages},
+              {"socket", memory.agent_socket},
+              {"state_seconds", absl::ToDoubleSeconds(times.state)},
+              {"attach_seconds", absl::ToDoubleSeconds(times.attach)},
+              {"load_seconds", absl::ToDoubleSeconds(times.load)}});
   bool complete = false;
   const absl::Status status = WatchVm(vm, signals,
                                       {.drain = memory.drain.value_or(false),
@@ -159,9 +179,10 @@ absl::Status Accept(const VmAcceptOptions& options, const VmOutput& output,
   status = StartDestination(*command, *offered, &memory, &destination);
   if (!status.ok()) return status;
   IncomingVm& vm = *destination.vm;
-  if (status = TakeOver(channel, vm, memory, check); !status.ok()) return status;
+  Times times;
+  if (status = TakeOver(channel, vm, memory, check, &times); !status.ok()) return status;
   if (status = source.AwaitRun(kStepTimeout, check); !status.ok()) return status;
-  return Run(destination, memory, offered->pages, source, signals, output);
+  return Run(destination, memory, offered->pages, times, source, signals, output);
 }
 
 }  // namespace

@@ -23,34 +23,22 @@ constexpr absl::Duration kAgentTimeout = absl::Seconds(10);
 
 // How long the steps took.
 struct Times {
-  absl::Duration start, attach, load;
+  absl::Duration start;  // of QEMU, and the handover of its RAM
+  absl::Duration load;
 };
-
-absl::Status LoadVm(IncomingVm& vm, const GuestMemory& memory, absl::string_view state,
-                    Times* times) {
-  const absl::Time begin = absl::Now();
-  if (absl::Status status = vm.Attach(memory); !status.ok()) return status;
-  const absl::Time attached = absl::Now();
-  if (absl::Status status = vm.LoadDeviceState(state); !status.ok()) return status;
-  if (absl::Status status = vm.Resume(); !status.ok()) return status;
-  times->attach = attached - begin;
-  times->load = absl::Now() - attached;
-  return absl::OkStatus();
-}
 
 void SayResumed(const IncomingVm& vm, const GuestMemory& memory, const Times& times,
                 const VmOutput& output) {
   const auto ms = [](absl::Duration time) { return absl::ToInt64Milliseconds(time); };
   output.Say("resumed",
              absl::StrCat("volume ", memory.volume, " runs in process ", vm.pid(), ", attachment ",
-                          vm.attachment(), ", after ", ms(times.start + times.attach + times.load),
-                          "ms (start of QEMU ", ms(times.start), "ms, handover ", ms(times.attach),
-                          "ms, device state ", ms(times.load), "ms)"),
+                          vm.attachment(), ", after ", ms(times.start + times.load),
+                          "ms (start of QEMU and handover ", ms(times.start), "ms, device state ",
+                          ms(times.load), "ms)"),
              {{"volume", memory.volume},
               {"pid", vm.pid()},
               {"attachment", vm.attachment()},
               {"start_seconds", absl::ToDoubleSeconds(times.start)},
-              {"attach_seconds", absl::ToDoubleSeconds(times.attach)},
               {"load_seconds", absl::ToDoubleSeconds(times.load)}});
 }
 
@@ -73,13 +61,15 @@ absl::Status RestoreVm(const VmRestoreOptions& options, const VmOutput& output) 
   memory.ram_bytes = saved->record.ram_bytes;
   Times times;
   const absl::Time begin = absl::Now();
-  absl::StatusOr<std::unique_ptr<IncomingVm>> vm = IncomingVm::Start(*command, saved->record);
+  absl::StatusOr<std::unique_ptr<IncomingVm>> vm =
+      IncomingVm::Start(*command, saved->record, &memory);
   if (!vm.ok()) return vm.status();
   times.start = absl::Now() - begin;
   if (absl::Status status = signals.Check(); !status.ok()) return status;
-  if (absl::Status status = LoadVm(**vm, memory, saved->bytes, &times); !status.ok()) {
-    return status;
-  }
+  const absl::Time started = absl::Now();
+  if (absl::Status status = (*vm)->LoadDeviceState(saved->bytes); !status.ok()) return status;
+  if (absl::Status status = (*vm)->Resume(); !status.ok()) return status;
+  times.load = absl::Now() - started;
   SayResumed(**vm, memory, times, output);
   return WatchVm(**vm, signals,
                  {.drain = memory.drain.value_or(false),
