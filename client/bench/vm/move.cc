@@ -117,6 +117,12 @@ absl::Status Mover::MoveByFaultline() {
   if (!qmp.ok()) return qmp.status();
   destination_qmp_ = *std::move(qmp);
   if (absl::Status status = NoteSwitch(); !status.ok()) return status;
+  const auto running = AwaitSaid(destination_, "running");
+  if (!running.ok()) return running.status();
+  for (const char* step : {"state", "attach", "load"}) {
+    const json seconds = running->second.value(absl::StrCat(step, "_seconds"), json());
+    if (seconds.is_number()) move_.steps_ms.emplace_back(step, seconds.get<double>() * 1000);
+  }
   const auto complete = AwaitSaid(destination_, "complete");
   if (!complete.ok()) return complete.status();
   move_.complete = complete->first;

@@ -6,6 +6,8 @@
 
 #include <absl/time/time.h>
 
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "client/bench/vm/guest.h"
@@ -14,10 +16,12 @@ namespace faultline::bench {
 
 // One move of a machine.
 struct Move {
-  absl::Time stopped;                    // QEMU's event STOP at the source
-  absl::Time resumed;                    // its event RESUME at the destination
-  absl::Time complete;                   // all of the RAM is at the destination, as that end says
-  double faults = 0;                     // pages that the destination had to ask for
+  absl::Time stopped;   // QEMU's event STOP at the source
+  absl::Time resumed;   // its event RESUME at the destination
+  absl::Time complete;  // all of the RAM is at the destination, as that end says
+  double faults = 0;    // pages that the destination had to ask for
+  // Parts of the time until it was resumed, where they are told.
+  std::vector<std::pair<std::string, double>> steps_ms;
   std::vector<GuestTick> before, after;  // at the source, at the destination
 };
 

@@ -11,7 +11,12 @@ const absl::Time kStop = absl::FromUnixSeconds(1000);
 absl::Time At(int ms) { return kStop + absl::Milliseconds(ms); }
 
 Move MoveWithTicks(std::vector<int> before_ms, std::vector<int> after_ms) {
-  Move move{.stopped = kStop, .resumed = At(5), .complete = At(3000), .before = {}, .after = {}};
+  Move move{.stopped = kStop,
+            .resumed = At(5),
+            .complete = At(3000),
+            .steps_ms = {},
+            .before = {},
+            .after = {}};
   for (const int ms : before_ms) move.before.push_back({.at = At(ms)});
   for (const int ms : after_ms) move.after.push_back({.at = At(ms)});
   return move;

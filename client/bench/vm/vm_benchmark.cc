@@ -55,13 +55,17 @@ void AddMode(MoveMode mode, const Move& move, const std::optional<SwitchTimes>& 
   report->AddDetail(absl::StrCat("ticks, second after the stop", suffix), "ticks",
                     times.ticks_of_second_after_stop);
   report->AddDetail(absl::StrCat("faults", suffix), "pages", move.faults);
+  for (const auto& [step, ms] : move.steps_ms) {
+    report->AddDetail(absl::StrCat("of stop to RESUME: ", step), "ms", ms);
+  }
 }
 
 absl::Status AddRepetition(const VmBenchOptions& options, std::map<MoveMode, Outcomes>* outcomes,
                            Report* report) {
   std::optional<SwitchTimes> ours;
+  const bool alone = options.modes == std::vector<MoveMode>{MoveMode::kFaultline};
   std::vector<MoveMode> modes = {MoveMode::kFaultline};
-  modes.insert(modes.end(), options.modes.begin(), options.modes.end());
+  if (!alone) modes.insert(modes.end(), options.modes.begin(), options.modes.end());
   for (const MoveMode mode : modes) {
     const absl::StatusOr<std::optional<Move>> move = MoveOnce(mode, options.move);
     Outcomes& of_mode = (*outcomes)[mode];
@@ -78,7 +82,7 @@ absl::Status AddRepetition(const VmBenchOptions& options, std::map<MoveMode, Out
     AddMode(mode, **move, ours, &of_mode, report);
     if (mode == MoveMode::kFaultline) ours = TimesOf(**move);
   }
-  if (options.modes.empty()) {
+  if (alone) {
     for (const auto& [name, unit, value] : kFigures) report->AddDetail(name, unit, (*ours).*value);
   }
   return absl::OkStatus();

@@ -16,7 +16,7 @@ struct VmBenchOptions {
   MoveOptions move;
   int repetitions = 5;
   uint64_t link_bytes_per_second = 0;  // 0: loopback as it is
-  std::vector<MoveMode> modes;         // besides Faultline's
+  std::vector<MoveMode> modes;         // besides Faultline's; that alone: nothing
 };
 
 // Moves a machine in each of the modes in turn, as often as `repetitions` says. Enters a network
