@@ -1,16 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# The benchmark of live migration moves a small machine once by each means, has its guest check
-# every word, and gives out what it is asked for. What it measures is not judged here.
+# The benchmarks of virtual machines move and restore a small one once, have its guest check every
+# word, and give out what they are asked for. How fast it is is not judged here.
 . "$(dirname "$0")/functions.sh"
 . "$(dirname "$0")/vm/vm.sh"
 requires_guest
 
-bench_vm() {
-  timeout --kill-after=1 "$PATIENCE" "$BIN/faultline" bench vm --ram-mib=128 --busy-mib=24 \
-    --repetitions=1 --directory="$shm" "$@"
+bench() {
+  timeout --kill-after=1 "$PATIENCE" "$BIN/faultline" bench "$@" --ram-mib=128 --busy-mib=24 \
+    --repetitions=1 --directory="$shm"
 }
+bench_vm() { bench vm "$@"; }
 bench_vm --guest="$scratch/guest" --peers=preempt --output=json --csv="$scratch/vm.csv" \
   >"$scratch/vm.json" || fail "bench vm has failed"
 jq -e '
@@ -25,6 +26,19 @@ jq -e '
   "$scratch/vm.json" >/dev/null || fail "bad figures: $(jq -c . "$scratch/vm.json")"
 expect "lines of the CSV file" "$(jq '.figures + .details | length + 1' "$scratch/vm.json")" \
   "$(wc -l <"$scratch/vm.csv")"
+
+mkdir "$scratch/store"
+bench vm-restore --guest="$scratch/guest" --store="$scratch/store" --output=json \
+  >"$scratch/restore.json" || fail "bench vm-restore has failed"
+jq -e '
+  .benchmark == "vm-restore" and (.configuration | test("no word was wrong$")) and
+  ([.figures[] | "\(.name) / \(.floor_name)"] == [
+    "first output, first restore / from a file", "first output, second restore / from a file",
+    "faults, second restore / first restore", "first output, the last of 4 at once / one",
+    "read from the store, 4 at once / one"]) and
+  (.figures[2] | .floor.median >= 6144 and .faultline.median < .floor.median / 2)' \
+  "$scratch/restore.json" >/dev/null || fail "bad figures: $(jq -c . "$scratch/restore.json")"
+[[ -z $(ls -A "$scratch/store") ]] || fail "left behind: $(ls -A "$scratch/store")"
 [[ -z $(ls -A "$shm") ]] || fail "left behind: $(ls -A "$shm")"
 
 # What is missing is said, before anything is started.
