@@ -71,6 +71,9 @@ struct AttachmentOptions {
   SharedDiscard shared_discard = SharedDiscard::kKeep;
   // Fetch everything that is left, behind the faults, until all of the memory is there.
   bool drain = false;
+  // Once a drain has brought all pages, give the memory back to the kernel (UFFDIO_UNREGISTER): it
+  // is ordinary from then on, and neither its faults nor its discards cost more than elsewhere.
+  bool unregister = false;
   PrefetchPolicy prefetch = PrefetchPolicy::kNone;
   WorkingSetUse working_set = WorkingSetUse::kNone;
 };

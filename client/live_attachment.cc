@@ -174,6 +174,12 @@ void LiveAttachment::OnDrained(uint64_t left) {
   if (left == 0) {
     drained_ = true;
     LogInfo(absl::StrCat(Name(), ": drained, everything that was left was fetched"));
+    // What is missing from here on was discarded, and the kernel knows that to be zero.
+    if (options_.unregister && AbsentPages().empty() &&
+        memory_->table->CountOf(PageState::kPoisoned) == PageCount(0)) {
+      Unregister();
+      LogInfo(absl::StrCat(Name(), ": all pages are there, its memory is ordinary from here on"));
+    }
   } else {
     LogWarning(absl::StrCat(Name(), ": drained but for ", left, " pages that cannot be had"));
   }

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <thread>
 
+#include "client/process_maps.h"
 #include "client/source/faulty_page_source.h"
 #include "client/source/memory_page_source.h"
 #include "client/uffd/test_memory.h"
@@ -204,6 +205,35 @@ TEST_P(PagerTest, AHolePunchedIntoSharedMemoryReadsZeros) {
   void* hole = reinterpret_cast<void*>(memory.address());
   ASSERT_EQ(madvise(hole, kPageSize, MADV_REMOVE), 0);
   EXPECT_EQ(memory.Read(0, kPageSize), std::string(kPageSize, '\0'));
+  EXPECT_EQ(memory.Read(kPageSize, kPageSize), content_.substr(kPageSize, kPageSize));
+}
+
+TEST_P(PagerTest, MemoryThatIsAllThereIsGivenBackToTheKernelWhereThatIsAskedFor) {
+  TestMemory memory(GetParam(), PageCount(kPages));
+  const auto is_registered = [&] {
+    for (const VmArea& area : ReadSmaps(getpid())) {
+      if (area.range.Overlaps(memory.range()) && area.registered) return true;
+    }
+    return false;
+  };
+  AttachRequest request = Request(*OpenUffd(), {MappingOf(memory, 0)});
+  request.register_ranges = true;
+  request.options.drain = true;
+  request.options.unregister = true;
+  auto id = pager_->Attach(std::move(request));
+  ASSERT_TRUE(id.ok()) << id.status();
+  while (is_registered()) std::this_thread::yield();
+  EXPECT_EQ(memory.Read(0, memory.size()), content_);
+  // Neither told of nor waited for.
+  const uint64_t faults = pager_->Attachments().at(0).faults_total;
+  void* discarded = reinterpret_cast<void*>(memory.address());
+  ASSERT_EQ(madvise(discarded, kPageSize,
+                    GetParam() == MemoryKind::kAnonymous ? MADV_DONTNEED : MADV_REMOVE),
+            0);
+  EXPECT_EQ(memory.Read(0, kPageSize), std::string(kPageSize, '\0'));
+  EXPECT_EQ(pager_->Attachments().at(0).remove_events_total, 0u);
+  EXPECT_EQ(pager_->Attachments().at(0).faults_total, faults);
+  EXPECT_TRUE(pager_->Detach(*id).ok());
   EXPECT_EQ(memory.Read(kPageSize, kPageSize), content_.substr(kPageSize, kPageSize));
 }
 

@@ -278,8 +278,8 @@ absl::Status ParseAttach(const json& object, HandoverRequest* request) {
   request->kind = HandoverRequest::Kind::kAttach;
   absl::Status status =
       CheckKeys(object,
-                {"volume", "mappings", "mode", "register", "drain", "prefetch", "working_set",
-                 "shared_discard", "fault_policy", "fault_deadline_ms", "pidfd"},
+                {"volume", "mappings", "mode", "register", "drain", "unregister", "prefetch",
+                 "working_set", "shared_discard", "fault_policy", "fault_deadline_ms", "pidfd"},
                 "");
   if (!status.ok()) return status;
   if (status = ParseVolume(object, request); !status.ok()) return status;
@@ -300,6 +300,9 @@ absl::Status ParseAttach(const json& object, HandoverRequest* request) {
   absl::StatusOr<std::optional<bool>> drain = FindBool(object, "drain");
   if (!drain.ok()) return drain.status();
   request->drain = *drain;
+  absl::StatusOr<std::optional<bool>> unregister = FindBool(object, "unregister");
+  if (!unregister.ok()) return unregister.status();
+  request->unregister = unregister->value_or(false);
   if (status = FindParsed(object, "prefetch", &ParsePrefetchPolicy, &request->prefetch);
       !status.ok()) {
     return status;

@@ -5,7 +5,7 @@
 // Requests:
 //   [MAPPING, ...]                                   Firecracker's handover; never answered
 //   {"volume":NAME,"mappings":[MAPPING, ...],
-//    "mode":"lazy","register":BOOL,"drain":BOOL,
+//    "mode":"lazy","register":BOOL,"drain":BOOL,"unregister":BOOL,
 //    "prefetch":POLICY,"working_set":USE,
 //    "shared_discard":WHAT,"fault_policy":POLICY,
 //    "fault_deadline_ms":N,"pidfd":INDEX}          a handover; answered with the attachment's id
@@ -16,7 +16,8 @@
 //   {"query":"attachments"}                          answered with the state of every attachment
 // MAPPING: {"base_host_virt_addr":N,"size":N,"offset":N,"page_size":N,"memfd":INDEX}, all in bytes.
 // "page_size" may be missing: then "page_size_kib" is taken, which means bytes too, or else 4096.
-// "mode" (default "lazy"), "register" (default false), "drain", "prefetch", "working_set",
+// "mode" (default "lazy"), "register", "unregister" (default false; AttachmentOptions says what it
+// does), "drain", "prefetch", "working_set",
 // "shared_discard", "fault_policy" and "fault_deadline_ms" (default as the agent's flags of these
 // names), "pidfd" and "memfd" may be missing. INDEX counts the descriptors that follow the
 // userfaultfd, from 0.
@@ -58,6 +59,7 @@ struct HandoverRequest {
   std::optional<AttachmentId> attachment;  // of kDetach; none: the connection's
   std::vector<Mapping> mappings;  // of kFirecracker and kAttach; not checked by CheckMappings yet
   bool register_ranges = false;
+  bool unregister = false;
   std::optional<bool> drain;  // none: as the agent has been told
   std::optional<PrefetchPolicy> prefetch;
   std::optional<WorkingSetUse> working_set;

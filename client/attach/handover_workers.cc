@@ -227,6 +227,7 @@ absl::StatusOr<AttachmentId> HandoverWorkers::Attach(HandoverJob& job,
   request.options.drain = job.request.drain.value_or(options_.attachment.drain);
   request.options.prefetch = job.request.prefetch.value_or(options_.attachment.prefetch);
   request.options.working_set = job.request.working_set.value_or(options_.attachment.working_set);
+  request.options.unregister = job.request.unregister;
   request.options.shared_discard =
       job.request.shared_discard.value_or(options_.attachment.shared_discard);
   request.options.policy = job.request.fault_policy.value_or(options_.attachment.policy);

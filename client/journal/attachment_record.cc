@@ -21,6 +21,7 @@ ordered_json ToJson(const AttachmentOptions& options) {
           {"fault_deadline", absl::FormatDuration(options.fault_deadline)},
           {"shared_discard", std::string(SharedDiscardName(options.shared_discard))},
           {"drain", options.drain},
+          {"unregister", options.unregister},
           {"prefetch", std::string(PrefetchPolicyName(options.prefetch))},
           {"working_set", std::string(WorkingSetUseName(options.working_set))}};
 }
@@ -49,6 +50,7 @@ absl::Status Parse(const ordered_json& json, AttachmentOptions* options) {
     status = absl::InvalidArgumentError("fault_deadline is no duration");
   }
   options->drain = json.at("drain").get<bool>();
+  options->unregister = json.at("unregister").get<bool>();
   return status;
 }
 

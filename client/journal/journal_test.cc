@@ -47,6 +47,7 @@ class JournalTest : public testing::Test {
                       .fault_deadline = absl::Milliseconds(1500),
                       .shared_discard = SharedDiscard::kZero,
                       .drain = true,
+                      .unregister = true,
                       .prefetch = PrefetchPolicy::kStreams,
                       .working_set = WorkingSetUse::kBoth};
     record.mappings = {{0x10000, 64 * kPageSize, 100 * kPageSize, false},
@@ -80,6 +81,7 @@ TEST_F(JournalTest, WhatAnAgentHasLeftIsAllThere) {
   EXPECT_EQ(record.options.fault_deadline, absl::Milliseconds(1500));
   EXPECT_EQ(record.options.shared_discard, SharedDiscard::kZero);
   EXPECT_TRUE(record.options.drain);
+  EXPECT_TRUE(record.options.unregister);
   EXPECT_EQ(record.options.prefetch, PrefetchPolicy::kStreams);
   EXPECT_EQ(record.options.working_set, WorkingSetUse::kBoth);
   ASSERT_EQ(record.mappings.size(), 2u);

@@ -75,6 +75,7 @@ json Handover(const GuestMemory& memory, const json& address) {
       {"volume", memory.volume},
       {"mode", "lazy"},
       {"register", true},
+      {"unregister", true},
       {"pidfd", 0},
       {"fault_policy", std::string(AgentPolicy(memory.fault_policy))},
       {"fault_deadline_ms", absl::ToInt64Milliseconds(memory.fault_deadline)},
@@ -96,6 +97,7 @@ class PreloadAttacher final : public MemoryAttacher {
   absl::StatusOr<AttachmentId> Attach(const GuestMemory& memory) override;
 
  private:
+  absl::StatusOr<AttachmentId> HandOver(const GuestMemory& memory);
   absl::Status Tell(absl::string_view text);
   absl::StatusOr<json> Receive(absl::Duration timeout);
 
@@ -133,6 +135,13 @@ absl::Status PreloadAttacher::Prepare(When when, std::vector<std::string>* argv)
 }
 
 absl::StatusOr<AttachmentId> PreloadAttacher::Attach(const GuestMemory& memory) {
+  absl::StatusOr<AttachmentId> attachment = HandOver(memory);
+  // Also a QEMU whose RAM is refused: what it says of itself may be the reason.
+  if (when_ == When::kAtOnce) Tell(kPreloadGoOn).IgnoreError();
+  return attachment;
+}
+
+absl::StatusOr<AttachmentId> PreloadAttacher::HandOver(const GuestMemory& memory) {
   theirs_.reset();  // so that the end of QEMU is the end of the connection
   node_.reset();
   if (const absl::StatusOr<json> ready = Receive(kReadyTimeout); !ready.ok()) return ready.status();
@@ -155,9 +164,6 @@ absl::StatusOr<AttachmentId> PreloadAttacher::Attach(const GuestMemory& memory) 
   if (!failure.ok()) return absl::FailedPreconditionError(failure.message);
   if (!answer.value("attachment", json()).is_number_unsigned()) {
     return absl::InternalError(absl::StrCat("the agent's answer is none: ", answer.dump()));
-  }
-  if (when_ == When::kAtOnce) {
-    if (absl::Status status = Tell(kPreloadGoOn); !status.ok()) return status;
   }
   return answer["attachment"].get<AttachmentId>();
 }
