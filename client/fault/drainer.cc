@@ -26,6 +26,7 @@ constexpr size_t kWindowBesideFaults = 1;
 // way from being idle between them.
 constexpr PageCount kRunOfWideWay{64};
 constexpr size_t kWindowOfWideWay = 2;
+constexpr size_t kWindowOfReplay = 8;
 constexpr auto kFaultsPass = std::chrono::milliseconds(1);
 // A fault that waits for longer waits for something else than the drain.
 constexpr auto kFaultWaits = std::chrono::milliseconds(50);
@@ -107,7 +108,10 @@ bool Drainer::IsTargetFaulting() {
 }
 
 size_t Drainer::Window() {
-  if (!IsTargetFaulting()) return window_.size();
+  const bool beside_faults = IsTargetFaulting();
+  if (!beside_faults && working_set_ == nullptr) return window_.size();
+  // A target whose working set comes is about to fault for pages of it.
+  if (!beside_faults) return std::min(window_.size(), kWindowOfReplay);
   return window_.run_beside_faults() < kRunOfWideWay ? kWindowBesideFaults : kWindowOfWideWay;
 }
 

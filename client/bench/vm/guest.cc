@@ -74,8 +74,9 @@ std::vector<std::string> GuestCommand(const GuestOptions& options, const std::st
       // Opened by its name: on a stream of QEMU's that is also its input, the end of that is one.
       "-serial", "file:/dev/stdout", "-kernel", options.folder + "/vmlinuz", "-initrd",
       options.folder + "/initrd", "-append",
-      absl::StrCat("console=ttyS0 quiet mitigations=off panic=-1 tick_ms=10 memory_mib=",
-                   options.busy_mib)};
+      absl::StrCat(
+          "console=ttyS0 quiet mitigations=off no_timer_check panic=-1 tick_ms=10 memory_mib=",
+          options.busy_mib)};
   for (const std::string& path : qmp_paths) {
     argv.insert(argv.end(), {"-qmp", absl::StrCat("unix:", path, ",server=on,wait=off")});
   }

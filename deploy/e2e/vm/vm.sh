@@ -30,8 +30,8 @@ qemu_command() {
     -object "$2" -nodefaults -no-user-config -display none -no-reboot "${devices[@]}"
     -serial "file:$scratch/$1.console" -qmp "unix:$scratch/$1.qmp,server=on,wait=off"
     -kernel "$scratch/guest/vmlinuz" -initrd "$scratch/guest/initrd"
-    -append "console=ttyS0 quiet mitigations=off panic=-1 memory_mib=${guest_mib:-$GUEST_MIB} rest_us=1000
-      spoil_pass=${spoil_pass:-0} scratch_mib=${scratch_mib:-0}")
+    -append "console=ttyS0 quiet mitigations=off no_timer_check panic=-1 memory_mib=${guest_mib:-$GUEST_MIB}
+      rest_us=1000 spoil_pass=${spoil_pass:-0} scratch_mib=${scratch_mib:-0}")
 }
 
 # start_source NAME: a machine whose RAM is a file, up and through its first pass.
