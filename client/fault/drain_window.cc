@@ -10,6 +10,8 @@ namespace {
 
 constexpr std::chrono::microseconds kRunTime(1000);
 constexpr auto kTooLong = 2 * kRunTime;
+// Of a run of kShortestRun: the way itself is narrow.
+constexpr auto kTooLongOfShort = kRunTime * 4 / 5;
 // Runs that a measurement takes.
 constexpr uint64_t kMeasuredRuns = 8;
 // While room is made, each run that ends makes it for so many more than itself; which is worth it
@@ -67,12 +69,12 @@ void DrainWindow::OnRunBesideFaults(PageCount pages, SteadyClock::duration took)
   if (pages.raw() * 2 < run) return;
   // What it took is not the way's alone: where the processors are busy, little of it is.
   if (took < kRunTime / 2) SetRunBesideFaults(run * 2);
-  if (took > kTooLong) SetRunBesideFaults(run / 2);
+  if (took > (run > kShortestRun.raw() ? kTooLong : kTooLongOfShort)) SetRunBesideFaults(run / 2);
 }
 
 void DrainWindow::SetRunBesideFaults(uint64_t pages) {
   run_beside_faults_ =
-      PageCount(std::bit_floor(std::clamp(pages, kShortestRun.raw(), kLongestRun.raw())));
+      PageCount(std::bit_floor(std::clamp(pages, kShortestBesideFaults.raw(), kLongestRun.raw())));
 }
 
 void DrainWindow::MeasureWay(PageCount pages, SteadyClock::duration gap) {

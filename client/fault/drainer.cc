@@ -20,7 +20,7 @@ constexpr PageCount kSmallGap{3};
 constexpr PageCount kMaxLook{uint64_t{1} << 18};
 
 // While the target faults: one run at a time, and no long one, is ahead of a fault on the wire and
-// on the processors. So much later it is taken to have what it needs.
+// on the processors; or two short ones. So much later it is taken to have what it needs.
 constexpr size_t kWindowBesideFaults = 1;
 // On a way so wide that such runs are that long, another one costs a fault little, and keeps the
 // way from being idle between them.
@@ -112,7 +112,9 @@ size_t Drainer::Window() {
   if (!beside_faults && working_set_ == nullptr) return window_.size();
   // A target whose working set comes is about to fault for pages of it.
   if (!beside_faults) return std::min(window_.size(), kWindowOfReplay);
-  return window_.run_beside_faults() < kRunOfWideWay ? kWindowBesideFaults : kWindowOfWideWay;
+  const PageCount run = window_.run_beside_faults();
+  const bool one = run >= DrainWindow::kShortestRun && run < kRunOfWideWay;
+  return one ? kWindowBesideFaults : kWindowOfWideWay;
 }
 
 bool Drainer::IsUnsettled() const {
