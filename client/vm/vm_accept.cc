@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "client/bench/local_stack.h"
+#include "client/cli/agent_query.h"
 #include "client/vm/end_signals.h"
 #include "client/vm/incoming_vm.h"
 #include "client/vm/migration_channel.h"
@@ -24,6 +25,7 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr int kVersion = 2;
+constexpr absl::Duration kAgentTimeout = absl::Seconds(20);
 constexpr absl::Duration kStepTimeout = absl::Minutes(5);
 constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
 // For the source to hear that it is not needed any more.
@@ -79,7 +81,9 @@ absl::Status StartDestination(const QemuCommand& command, const OfferedVm& offer
   absl::StatusOr<std::unique_ptr<IncomingVm>> vm = IncomingVm::Start(started, offered.record);
   if (!vm.ok()) return vm.status();
   destination->vm = *std::move(vm);
-  return absl::OkStatus();
+  // The agent connects to the page server now, while the source runs, and not when it has stopped.
+  const ordered_json query = {{"query", "volume"}, {"volume", memory->volume}};
+  return QueryAgent(memory->agent_socket, query.dump(), kAgentTimeout).status();
 }
 
 // How long the steps took.
