@@ -182,8 +182,9 @@ TEST_F(AgentTest, SecondAgentOnOneSocketIsRefused) {
   first.WaitForOutput("ready: ");
   AgentProcess second(Flags());
   EXPECT_EQ(second.Wait(), 1);
-  EXPECT_TRUE(absl::StrContains(second.output(),
-                                absl::StrCat("cannot start: another process listens on ", socket_)))
+  EXPECT_TRUE(absl::StrContains(
+      second.output(),
+      absl::StrCat("cannot start: the journal ", socket_, ".journal is in use by another agent")))
       << second.output();
 }
 

@@ -31,7 +31,7 @@ absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(const std::string& direct
                                                        absl::Duration patience) {
   const auto failed = [&](absl::string_view what) {
     return absl::FailedPreconditionError(
-        absl::StrCat("the journal ", directory, " ", what, "; choose another with --journal"));
+        absl::StrCat("the journal ", directory, " ", what, ", or choose another with --journal"));
   };
   if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
     return failed(absl::StrCat("cannot be made: ", strerror(errno)));
@@ -41,7 +41,7 @@ absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(const std::string& direct
   const absl::Time deadline = absl::Now() + patience;
   while (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK || absl::Now() > deadline) {
-      return failed("is in use by another agent");
+      return failed("is in use by another agent; stop that");
     }
     absl::SleepFor(kLockInterval);
   }
