@@ -7,6 +7,7 @@
 namespace faultline::churn {
 namespace {
 
+constexpr char kAttachments[] = "attachments_total", kChildren[] = "children_total";
 constexpr char kMaxMicros[] = "fault_max_us";  // the one that is no sum
 
 }  // namespace
@@ -24,7 +25,7 @@ bool AgentCounters::Look(const nlohmann::json& answer) {
   for (const nlohmann::json& attachment : answer["attachments"]) {
     const bool child = attachment.value("parent", uint64_t{0}) != 0;
     Numbers& numbers = now[attachment.value("id", uint64_t{0})];
-    numbers[child ? "children_total" : "attachments_total"] = 1;
+    numbers[child ? kChildren : kAttachments] = 1;
     for (const auto& [name, value] : attachment.items()) {
       if (value.is_number() && (name.ends_with("_total") || name == kMaxMicros)) {
         numbers[name] = value.get<double>();
@@ -36,6 +37,18 @@ bool AgentCounters::Look(const nlohmann::json& answer) {
   }
   attachments_ = std::move(now);
   return true;
+}
+
+void AgentCounters::NoteSuccessor() {
+  for (auto& [id, numbers] : attachments_) {
+    // What there was of it stays one attachment, which the successor may have, too.
+    Numbers itself;
+    for (const char* name : {kAttachments, kChildren}) {
+      if (auto node = numbers.extract(name)) itself.insert(std::move(node));
+    }
+    Add(numbers, &ended_);
+    numbers = std::move(itself);
+  }
 }
 
 nlohmann::ordered_json AgentCounters::Sum() const {

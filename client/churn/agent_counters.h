@@ -18,6 +18,9 @@ class AgentCounters {
   // Takes an agent's answer to the query for its attachments. False where it is none.
   bool Look(const nlohmann::json& answer);
 
+  // Another agent goes on in the place of the one that was seen: it counts from 0.
+  void NoteSuccessor();
+
   // By the names that the agent gives them, those that end in "_total", summed up; and
   // "attachments_total", "children_total", "fault_max_us".
   nlohmann::ordered_json Sum() const;

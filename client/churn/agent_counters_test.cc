@@ -32,6 +32,19 @@ TEST(AgentCountersTest, KeepsWhatItHasWhenAnAnswerIsNone) {
   EXPECT_EQ(counters.Sum()["wakes_total"], 3u);
 }
 
+TEST(AgentCountersTest, AddsUpWhatAgentsHaveDoneOneAfterTheOther) {
+  AgentCounters counters;
+  const json seen =
+      json::parse(R"({"attachments":[{"id":1,"wakes_total":3},{"id":2,"wakes_total":10}]})");
+  EXPECT_TRUE(counters.Look(seen));
+  counters.NoteSuccessor();
+  EXPECT_EQ(counters.Sum()["wakes_total"], 13u);
+  EXPECT_EQ(counters.Sum()["attachments_total"], 2u);
+  EXPECT_TRUE(counters.Look(json::parse(R"({"attachments":[{"id":1,"wakes_total":1}]})")));
+  EXPECT_EQ(counters.Sum()["wakes_total"], 14u);
+  EXPECT_EQ(counters.Sum()["attachments_total"], 2u);
+}
+
 nlohmann::ordered_json Target(uint64_t wrong, uint64_t hangs, uint64_t failed) {
   return {{"seed", 5},
           {"wrong_bytes_total", wrong},

@@ -168,6 +168,18 @@ absl::Status StartAgentInside(const CommandOptions& options, const std::string& 
   return absl::OkStatus();
 }
 
+// What is due some time after it was last done; never where that is zero.
+class Repeatedly {
+ public:
+  explicit Repeatedly(absl::Duration every) : every_(absl::ToChronoNanoseconds(every)) {}
+  bool IsDue() const { return every_.count() > 0 && Clock::now() >= next_; }
+  void Restart() { next_ = Clock::now() + every_; }
+
+ private:
+  const std::chrono::nanoseconds every_;
+  Clock::time_point next_;
+};
+
 // One run of faultline-churn, from its start to its end. For one thread: the programs that it
 // starts end with it.
 class TargetRun {
@@ -194,7 +206,8 @@ class TargetRun {
   std::string unread_;
   nlohmann::ordered_json result_;
   AgentCounters counters_;
-  Clock::time_point next_look_, next_kill_, next_agent_kill_;
+  Clock::time_point next_look_;
+  Repeatedly server_kill_{options_.kill_server_every}, agent_kill_{options_.kill_agent_every};
   uint64_t agent_kills_ = 0;
 };
 
@@ -264,14 +277,15 @@ absl::Status TargetRun::DoWhatIsDue() {
   if (behind_ == nullptr) return absl::OkStatus();
   if (Clock::now() >= next_look_) LookAtAgent();
   absl::Status status;
-  if (options_.kill_server_every > absl::ZeroDuration() && Clock::now() >= next_kill_) {
+  if (server_kill_.IsDue()) {
     status = behind_->stack->KillAndRestartServer();
-    next_kill_ = Clock::now() + absl::ToChronoNanoseconds(options_.kill_server_every);
+    server_kill_.Restart();
   }
-  if (status.ok() && options_.kill_agent_every > absl::ZeroDuration() &&
-      Clock::now() >= next_agent_kill_) {
+  if (status.ok() && agent_kill_.IsDue()) {
+    LookAtAgent();
     status = behind_->stack->KillAndRestartAgent();
-    next_agent_kill_ = Clock::now() + absl::ToChronoNanoseconds(options_.kill_agent_every);
+    counters_.NoteSuccessor();
+    agent_kill_.Restart();
     ++agent_kills_;
   }
   return status;
@@ -279,8 +293,8 @@ absl::Status TargetRun::DoWhatIsDue() {
 
 absl::StatusOr<nlohmann::ordered_json> TargetRun::Run() {
   next_look_ = Clock::now() + kLook;
-  next_kill_ = Clock::now() + absl::ToChronoNanoseconds(options_.kill_server_every);
-  next_agent_kill_ = Clock::now() + absl::ToChronoNanoseconds(options_.kill_agent_every);
+  server_kill_.Restart();
+  agent_kill_.Restart();
   absl::Status status = Start();
   if (!status.ok()) return status;
   for (bool open = true; open;) {
