@@ -540,36 +540,27 @@ std::string AddressSpace::Encode() const {
 bool AddressSpace::Decode(absl::string_view bytes) {
   WordReader words(bytes);
   // Counts are not trusted: what is read behind the end is 0, and ends the loop.
-  const auto read_regions = [&words] {
-    std::vector<Region> regions;
-    for (uint64_t left = words.Read(); left > 0 && words.ok(); --left) {
-      regions.push_back(words.ReadPart());
-    }
-    return regions;
+  const auto read_all = [&words](auto read_one) {
+    std::vector<decltype(read_one())> all;
+    for (uint64_t left = words.Read(); left > 0 && words.ok(); --left) all.push_back(read_one());
+    return all;
   };
-  const auto read_ranges = [&words] {
-    std::vector<AddressRange> ranges;
-    for (uint64_t left = words.Read(); left > 0 && words.ok(); --left) {
-      ranges.push_back(words.ReadRange());
-    }
-    return ranges;
-  };
+  const auto read_regions = [&] { return read_all([&words] { return words.ReadPart(); }); };
+  const auto read_ranges = [&] { return read_all([&words] { return words.ReadRange(); }); };
   const std::vector<Region> regions = read_regions();
-  std::vector<Older> older;
-  for (uint64_t left = words.Read(); left > 0 && words.ok(); --left) {
+  std::vector<Older> older = read_all([&words] {
     Older one;
     one.range = words.ReadRange();
     const bool has_region = words.Read() != 0;
     if (const Region region = words.ReadPart(); has_region) one.region = region;
     one.doubted = words.Read() != 0;
     one.empty = words.Read() != 0;
-    older.push_back(one);
-  }
-  std::vector<Move> recent;
-  for (uint64_t left = words.Read(); left > 0 && words.ok(); --left) {
+    return one;
+  });
+  std::vector<Move> recent = read_all([&words] {
     const uint64_t from = words.Read();
-    recent.push_back({from, words.ReadRange()});
-  }
+    return Move{from, words.ReadRange()};
+  });
   std::vector<Region> departed = read_regions();
   std::vector<AddressRange> kept = read_ranges(), empty = read_ranges();
   std::vector<Region> aliases = read_regions();

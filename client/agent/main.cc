@@ -211,7 +211,7 @@ absl::Status StartAgent(const Flags& flags, Agent* agent) {
   if (!handovers.ok()) return handovers.status();
   agent->handovers = *std::move(handovers);
   if (agent->journal != nullptr) {
-    for (std::unique_ptr<AttachmentJournal>& left : agent->journal->TakeLeft()) {
+    for (LeftAttachment& left : agent->journal->TakeLeft()) {
       agent->handovers->Adopt(std::move(left));
     }
   }

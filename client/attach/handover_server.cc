@@ -98,9 +98,7 @@ class EpollHandoverServer : public HandoverServer {
     workers_.Stop();
   }
 
-  void Adopt(std::unique_ptr<AttachmentJournal> journal) override {
-    workers_.Adopt(std::move(journal));
-  }
+  void Adopt(LeftAttachment left) override { workers_.Adopt(std::move(left)); }
 
  private:
   // From any thread.

@@ -63,7 +63,7 @@ class HandoverServer {
   // Has the Pager go on with an attachment that another agent has left. For a volume that cannot be
   // opened, and for one that fails for good, what is said above of Firecracker's form holds, under
   // the attachment's own fault policy.
-  virtual void Adopt(std::unique_ptr<AttachmentJournal> journal) = 0;
+  virtual void Adopt(LeftAttachment left) = 0;
 
   // Stops listening, and refuses every request from here on; handovers under way fail. After it
   // nothing here calls the Pager. Returns within HandoverWorkersOptions::try_timeout. Idempotent.

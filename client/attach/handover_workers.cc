@@ -9,7 +9,6 @@
 #include <memory>
 #include <utility>
 
-#include "client/uffd/target_uffd.h"
 #include "proto/log.h"
 
 namespace faultline {
@@ -52,21 +51,13 @@ void HandoverWorkers::Submit(HandoverJob job) {
   Requeue(std::move(job));
 }
 
-void HandoverWorkers::Adopt(std::unique_ptr<AttachmentJournal> journal) {
-  const AttachmentRecord& record = journal->record();
+void HandoverWorkers::Adopt(LeftAttachment left) {
   HandoverJob job;
-  job.peer.pid = record.process.pid;
-  absl::StatusOr<UniqueFd> pidfd = OpenProcess(record.process);
-  if (!pidfd.ok()) {
-    LogInfo(absl::StrCat("attachment ", record.id,
-                         " of the last agent is over: ", pidfd.status().message()));
-    journal->Remove();
-    return;
-  }
-  job.peer.pidfd = *std::move(pidfd);
-  job.request.volume = record.volume;
-  job.left = record;
-  job.journal = std::move(journal);
+  job.left = left.journal->record();
+  job.peer.pid = job.left->process.pid;
+  job.peer.pidfd = std::move(left.pidfd);
+  job.request.volume = job.left->volume;
+  job.journal = std::move(left.journal);
   Submit(std::move(job));
 }
 

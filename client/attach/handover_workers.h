@@ -83,7 +83,7 @@ class HandoverWorkers {
   void Submit(HandoverJob job);
 
   // As HandoverServer::Adopt().
-  void Adopt(std::unique_ptr<AttachmentJournal> journal);
+  void Adopt(LeftAttachment left);
 
   // Lets what runs end, and what waits fail. After it nothing here calls the Pager. Idempotent.
   void Stop();

@@ -102,11 +102,6 @@ class Churn {
   bool over_ = false;
 };
 
-bool IsAgentLoss(const Failure& failure) {
-  return failure.code == ECONNRESET || failure.code == EPIPE || failure.code == ECONNREFUSED ||
-         failure.code == ENOENT;
-}
-
 Failure Churn::RunGeneration() {
   VolumeMemory memory;
   Failure failure = VolumeMemory::Map(options_.memory, options_.pages, company_.pattern, &memory);

@@ -67,16 +67,16 @@ std::vector<AttachmentId> Journal::Ids() const {
 
 std::string Journal::PathOf(AttachmentId id) const { return absl::StrCat(directory_, "/", id); }
 
-std::vector<std::unique_ptr<AttachmentJournal>> Journal::TakeLeft() {
-  std::vector<std::unique_ptr<AttachmentJournal>> left;
+std::vector<LeftAttachment> Journal::TakeLeft() {
+  std::vector<LeftAttachment> left;
   for (AttachmentId id : Ids()) {
     const std::string path = PathOf(id);
     absl::StatusOr<std::unique_ptr<AttachmentJournal>> journal = AttachmentJournal::Open(path);
     if (journal.ok()) {
       const ProcessIdentity& process = (*journal)->record().process;
-      const absl::StatusOr<UniqueFd> pidfd = OpenProcess(process);
+      absl::StatusOr<UniqueFd> pidfd = OpenProcess(process);
       if (pidfd.ok()) {
-        left.push_back(*std::move(journal));
+        left.push_back({*std::move(journal), *std::move(pidfd)});
         continue;
       }
       LogInfo(absl::StrCat("attachment ", (*journal)->record().id,

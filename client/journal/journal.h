@@ -14,6 +14,12 @@
 
 namespace faultline {
 
+// What an agent that was killed has left of an attachment.
+struct LeftAttachment {
+  std::unique_ptr<AttachmentJournal> journal;
+  UniqueFd pidfd;  // of its process, which had not ended
+};
+
 // The journals of an agent's attachments, each a directory named by its number in one directory
 // that belongs to this agent alone: an agent that starts there goes on where the last was killed.
 // Best on a tmpfs, as /run is: it is of no use once the machine has restarted. Thread-safe, but for
@@ -28,7 +34,7 @@ class Journal {
 
   // What an agent that was killed has left here, once. What was not completed, cannot be read, or
   // whose process has ended meanwhile is removed, with a word in the log.
-  std::vector<std::unique_ptr<AttachmentJournal>> TakeLeft();
+  std::vector<LeftAttachment> TakeLeft();
 
   // That of a new attachment, and its end.
   absl::StatusOr<std::unique_ptr<AttachmentJournal>> Create(AttachmentRecord record) const;

@@ -70,7 +70,7 @@ TEST_F(JournalTest, WhatAnAgentHasLeftIsAllThere) {
   EXPECT_EQ(journal->next_id(), 6u);
   auto left = journal->TakeLeft();
   ASSERT_EQ(left.size(), 1u);
-  const AttachmentRecord& record = left[0]->record();
+  const AttachmentRecord& record = left[0].journal->record();
   const AttachmentRecord expected = Record(5);
   EXPECT_EQ(record.id, 5u);
   EXPECT_EQ(record.process, expected.process);
@@ -89,9 +89,9 @@ TEST_F(JournalTest, WhatAnAgentHasLeftIsAllThere) {
   EXPECT_EQ(record.mappings[1].size, 200 * kPageSize);
   EXPECT_EQ(record.mappings[1].offset, 300 * kPageSize);
   EXPECT_TRUE(record.mappings[1].shared);
-  EXPECT_EQ(left[0]->map(), "a map");
+  EXPECT_EQ(left[0].journal->map(), "a map");
   std::vector<std::pair<uint64_t, uint64_t>> runs;
-  left[0]->taken()->ForEachRun(
+  left[0].journal->taken()->ForEachRun(
       400, [&](uint64_t first, uint64_t count) { runs.emplace_back(first, count); });
   EXPECT_THAT(runs, testing::ElementsAre(std::pair(3, 130), std::pair(399, 1)));
 }

@@ -28,6 +28,11 @@ timeval ToTimeval(std::chrono::milliseconds time) {
 
 }  // namespace
 
+bool IsAgentLoss(const Failure& failure) {
+  return failure.code == ECONNRESET || failure.code == EPIPE || failure.code == ECONNREFUSED ||
+         failure.code == ENOENT;
+}
+
 AgentConnection::AgentConnection(std::chrono::milliseconds timeout)
     : timeout_(timeout), splitter_(kMaxAnswerBytes) {}
 

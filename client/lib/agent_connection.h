@@ -15,6 +15,9 @@
 
 namespace faultline {
 
+// Whether `failure` is that nobody serves the socket, or that the agent has ended meanwhile.
+bool IsAgentLoss(const Failure& failure);
+
 // A connection to an agent's socket: one request, one answer. Not thread-safe.
 class AgentConnection {
  public:

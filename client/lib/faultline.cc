@@ -206,10 +206,7 @@ int faultline_unmap(faultline_mapping* mapping, faultline_error* error) {
   Failure failure = mapping->agent.Detach(mapping->attachment, std::chrono::milliseconds(0));
   // The memory is gone, and where nobody is in the place of an agent that was killed, nothing is
   // left to detach from.
-  if (failure.code == ECONNRESET || failure.code == EPIPE || failure.code == ECONNREFUSED ||
-      failure.code == ENOENT) {
-    failure = Success();
-  }
+  if (IsAgentLoss(failure)) failure = Success();
   return Return(failure, error);
 }
 

@@ -8,10 +8,7 @@
 . "$(dirname "$0")/vm/vm.sh"
 requires_guest
 
-start_server
-start_agent
-start_source source
-save source
+save_a_machine
 restore lazy --lazy
 wait_for "a tick" ticks_reach lazy 1
 # Pages are left, and its next pass asks for all of them: it does not get through that.

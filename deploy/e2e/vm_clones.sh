@@ -7,10 +7,7 @@
 . "$(dirname "$0")/vm/vm.sh"
 requires_guest
 
-start_server
-start_agent
-start_source source
-save source
+save_a_machine
 digest() {
   faultline volume export vm "$scratch/ram" >/dev/null
   sha256sum <"$scratch/ram"

@@ -10,10 +10,7 @@
 requires_guest
 requires_command perl
 
-start_server
-start_agent
-start_source source
-save source
+save_a_machine
 saved_pass=$(passes_of source)
 
 # begin NAME FLAGS...: restores it, lazily, so that pages are left whenever the server dies.

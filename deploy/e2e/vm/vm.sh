@@ -101,6 +101,14 @@ restore() {
 }
 wrapper=()  # what accept and restore start QEMU with
 
+# save_a_machine: a server with a saved machine, whose console was that of "source", and an agent.
+save_a_machine() {
+  start_server
+  start_agent
+  start_source source
+  save source
+}
+
 # save NAME: as "vm"; its QEMU quits.
 save() {
   faultline vm save --qmp="$scratch/$1.qmp" --volume=vm --quit
