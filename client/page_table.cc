@@ -127,7 +127,7 @@ PageState StateIn(Entry entry, uint64_t page) {
 class PageTable::Directory {
  public:
   static absl::StatusOr<std::unique_ptr<Directory>> Create(PageCount pages,
-                                                           std::shared_ptr<PageBitmap> taken);
+                                                           std::shared_ptr<TakenPages> taken);
   ~Directory();
   absl::StatusOr<std::unique_ptr<Directory>> Clone();
 
@@ -139,6 +139,8 @@ class PageTable::Directory {
   // Of the `count` pages from `first` on, those from the front that are in `state`.
   uint64_t RunOf(PageState state, uint64_t first, uint64_t count) const;
 
+  TakenPages* taken() const { return taken_.get(); }
+
   uint64_t CountOf(PageState state) const {
     // Below 0 for a moment where a page changes twice and the second change is counted first.
     const int64_t count = counts_[static_cast<size_t>(state)].load(std::memory_order_relaxed);
@@ -146,7 +148,7 @@ class PageTable::Directory {
   }
 
  private:
-  Directory(PageCount pages, std::atomic<Entry>* entries, std::shared_ptr<PageBitmap> taken)
+  Directory(PageCount pages, std::atomic<Entry>* entries, std::shared_ptr<TakenPages> taken)
       : pages_(pages), entries_(entries), taken_(std::move(taken)) {}
 
   static uint64_t Chunks(PageCount pages) {
@@ -168,7 +170,7 @@ class PageTable::Directory {
 
   const PageCount pages_;
   std::atomic<Entry>* const entries_;        // mapped; fresh memory is null, and so all absent
-  const std::shared_ptr<PageBitmap> taken_;  // may be null
+  const std::shared_ptr<TakenPages> taken_;  // may be null
   std::array<std::atomic<int64_t>, kPageStates> counts_ = {};
 
   Mutex mu_;
@@ -177,7 +179,7 @@ class PageTable::Directory {
 };
 
 absl::StatusOr<std::unique_ptr<PageTable::Directory>> PageTable::Directory::Create(
-    PageCount pages, std::shared_ptr<PageBitmap> taken) {
+    PageCount pages, std::shared_ptr<TakenPages> taken) {
   const uint64_t length = Chunks(pages) * sizeof(std::atomic<Entry>);
   void* entries = mmap(nullptr, length, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -390,7 +392,7 @@ PageTable::~PageTable() = default;
 
 absl::StatusOr<std::unique_ptr<PageTable>> PageTable::Create(PageRange range,
                                                              std::vector<PageRange> shared,
-                                                             std::shared_ptr<PageBitmap> taken) {
+                                                             std::shared_ptr<TakenPages> taken) {
   absl::StatusOr<std::unique_ptr<Directory>> own = Directory::Create(range.count, taken);
   if (!own.ok()) return own.status();
   std::shared_ptr<Directory> for_shared;
@@ -433,6 +435,10 @@ PageState PageTable::Get(PageIndex page) const {
 
 bool PageTable::Set(PageIndex page, PageState state) {
   return FirstPart(PageRange::Single(page)).directory->Set(Slot(page), state);
+}
+
+TakenPages::FillNote PageTable::NoteFill(PageIndex first) {
+  return {FirstPart(PageRange::Single(first)).directory->taken(), Slot(first)};
 }
 
 void PageTable::SetAll(PageRange pages, PageState state) {

@@ -11,7 +11,7 @@
 #include <memory>
 #include <vector>
 
-#include "client/journal/page_bitmap.h"
+#include "client/journal/taken_pages.h"
 #include "proto/page.h"
 
 namespace faultline {
@@ -55,7 +55,7 @@ class PageTable {
   // zero are noted there too, and those that are noted already are taken for present. A clone's
   // pages are not noted, but for those of shared memory.
   static absl::StatusOr<std::unique_ptr<PageTable>> Create(
-      PageRange range, std::vector<PageRange> shared, std::shared_ptr<PageBitmap> taken = nullptr);
+      PageRange range, std::vector<PageRange> shared, std::shared_ptr<TakenPages> taken = nullptr);
   ~PageTable();
   PageTable(const PageTable&) = delete;
   PageTable& operator=(const PageTable&) = delete;
@@ -71,6 +71,9 @@ class PageTable {
   bool Set(PageIndex page, PageState state);
   // Set() for each of `pages`, much faster; pages whose change is not legal stay as they are.
   void SetAll(PageRange pages, PageState state);
+  // To be held from before pages from `first` on, all in one range of shared memory or outside of
+  // them, are filled with the source's content until they are set present.
+  TakenPages::FillNote NoteFill(PageIndex first);
   // The pages from the front of `pages` that are in the same state as the first, in number: at
   // least 1, also where another thread changes the first meanwhile. Fast over chunks that were
   // never changed. REQUIRES: `pages` is not empty.

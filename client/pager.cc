@@ -52,7 +52,7 @@ std::vector<AddressRange> AskForAreas(pid_t pid, std::vector<Mapping>* mappings)
 }
 
 absl::StatusOr<std::unique_ptr<PageTable>> MakeTable(const std::vector<Mapping>& mappings,
-                                                     std::shared_ptr<PageBitmap> taken) {
+                                                     std::shared_ptr<TakenPages> taken) {
   std::vector<PageRange> shared;
   for (const Mapping& mapping : mappings) {
     if (!mapping.shared) continue;

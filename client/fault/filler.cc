@@ -74,7 +74,8 @@ FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* ste
     op = Op::kZero;
   }
   const AddressRange range{located->address, run.size_bytes()};
-  const FillResult result = Call(op, range, bytes);
+  TakenPages::FillNote note = memory_->table->NoteFill(run.first);
+  const FillResult result = Call(op, range, bytes, note.call());
   step->filled = PageCount(std::min(result.bytes_done, range.length) / kPageSize);
   Commit({run.first, step->filled}, op, !waiting.empty());
   const FillEnd end = Judge(result, range, run.first + step->filled, step);
@@ -89,10 +90,10 @@ FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* ste
   return end;
 }
 
-FillResult Filler::Call(Op op, AddressRange range, const std::byte* bytes) {
+FillResult Filler::Call(Op op, AddressRange range, const std::byte* bytes, uffdio_copy* copy) {
   switch (op) {
     case Op::kCopy:
-      return memory_->uffd->Copy(range.start, {bytes, range.length});
+      return memory_->uffd->NotedCopy(range.start, {bytes, range.length}, copy);
     case Op::kZero:
       return memory_->uffd->Zero(range);
     case Op::kPoison:

@@ -85,7 +85,7 @@ class Filler {
   FillReport Run(PageRange pages, const std::byte* bytes, Op op);
   // One ioctl at the front of `pages`. Sets how far it got.
   FillEnd DoStep(PageRange pages, const std::byte* bytes, Op op, Step* step);
-  FillResult Call(Op op, AddressRange range, const std::byte* bytes);
+  FillResult Call(Op op, AddressRange range, const std::byte* bytes, uffdio_copy* copy);
   // Notes in the page table and the counters what was filled.
   void Commit(PageRange filled, Op op, bool waited_for);
   // What `result` means for what follows the pages it has filled. `page` is the first of those, if

@@ -20,7 +20,7 @@
 namespace faultline {
 namespace {
 
-constexpr uint64_t kMagic = 0x314a4c46'544c5546;  // any other number is another version's
+constexpr uint64_t kMagic = 0x324a4c46'544c5546;  // any other number is another version's
 constexpr size_t kFirstMapBytes = size_t{16} << 10;
 
 std::string HeadPath(const std::string& directory) { return absl::StrCat(directory, "/head"); }
@@ -81,9 +81,9 @@ absl::StatusOr<std::unique_ptr<AttachmentJournal>> AttachmentJournal::Create(
   }
   const uint64_t pages = PagesOf(journal->record_.mappings).count.raw();
   absl::StatusOr<SharedFile> taken =
-      SharedFile::Create(TakenPath(directory), PageBitmap::FileSize(pages));
+      SharedFile::Create(TakenPath(directory), TakenPages::FileSize(pages));
   if (!taken.ok()) return fail(taken.status());
-  journal->taken_ = std::make_shared<PageBitmap>(*std::move(taken));
+  journal->taken_ = std::make_shared<TakenPages>(*std::move(taken));
   if (absl::Status status = WriteRecord(journal->record_, directory); !status.ok()) {
     return fail(status);
   }
@@ -117,8 +117,8 @@ absl::StatusOr<std::unique_ptr<AttachmentJournal>> AttachmentJournal::Open(
   absl::StatusOr<SharedFile> taken = SharedFile::Open(TakenPath(directory));
   if (!taken.ok()) return damaged(taken.status().message());
   const uint64_t pages = PagesOf(journal->record_.mappings).count.raw();
-  if (taken->bytes().size() < PageBitmap::FileSize(pages)) return damaged("its bitmap is cut off");
-  journal->taken_ = std::make_shared<PageBitmap>(*std::move(taken));
+  if (taken->bytes().size() < TakenPages::FileSize(pages)) return damaged("its bitmap is cut off");
+  journal->taken_ = std::make_shared<TakenPages>(*std::move(taken));
   return journal;
 }
 

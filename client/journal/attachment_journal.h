@@ -11,7 +11,7 @@
 //
 //   1. read() into messages()
 //   2. the events are applied to the address space and the page table, whose bits are in the
-//      journal as they are set (PageBitmap); doing that twice is doing it once
+//      journal as they are set (TakenPages); doing that twice is doing it once
 //   3. Commit() writes the new map beside the old one, and makes it the current with one store;
 //      from then on the events count as applied, and are wiped
 //
@@ -31,8 +31,8 @@
 #include <vector>
 
 #include "client/attachment.h"
-#include "client/journal/page_bitmap.h"
 #include "client/journal/shared_file.h"
+#include "client/journal/taken_pages.h"
 #include "client/uffd/target_uffd.h"
 #include "client/uffd/uffd.h"
 
@@ -64,7 +64,7 @@ class AttachmentJournal {
 
   const AttachmentRecord& record() const { return record_; }
   // One bit for each of PagesOf(record().mappings).
-  const std::shared_ptr<PageBitmap>& taken() const { return taken_; }
+  const std::shared_ptr<TakenPages>& taken() const { return taken_; }
 
   // Where Uffd::Read() is to put what it reads.
   uffd_msg* messages() const;
@@ -92,7 +92,7 @@ class AttachmentJournal {
   const AttachmentRecord record_;
   SharedFile head_;
   std::array<SharedFile, 2> maps_;  // the current one and the next
-  std::shared_ptr<PageBitmap> taken_;
+  std::shared_ptr<TakenPages> taken_;
 };
 
 }  // namespace faultline

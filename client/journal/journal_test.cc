@@ -10,9 +10,11 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <span>
 #include <string>
 #include <thread>
 
+#include "client/process_maps.h"
 #include "client/uffd/test_memory.h"
 
 namespace faultline {
@@ -169,6 +171,48 @@ TEST_F(JournalTest, WheneverItsProcessIsKilledTheMapIsWholeAndNoEventIsLostOrCou
     ASSERT_LE(events.size(), 1u);
     if (!events.empty()) {
       EXPECT_EQ(std::get<RemoveEvent>(events[0]).range.start, (applied + 1) * kPageSize);
+    }
+    attachment->Remove();
+  }
+}
+
+// Kills a process again and again while it fills, and looks whether every page that is there counts
+// as taken.
+TEST_F(JournalTest, WheneverItsProcessIsKilledEveryPageThatWasFilledIsTaken) {
+  FAULTLINE_REQUIRE_UFFD();
+  constexpr PageCount kPages{256};
+  auto journal = Open();
+  const std::string content(kPageSize, 'x');
+  for (int round = 0; round < 100; ++round) {
+    TestMemory memory(MemoryKind::kMemfd, kPages);
+    const auto uffd = *AdoptUffd(OpenRegistered({&memory}));
+    const AttachmentId id = static_cast<AttachmentId>(round + 1);
+    AttachmentRecord record = Record(id);
+    record.mappings = {{memory.address(), memory.size(), 0, true}};
+    auto attachment = *journal->Create(record);
+    ASSERT_TRUE(attachment->Commit("map").ok());
+    const pid_t pid = fork();
+    ASSERT_GE(pid, 0);
+    if (pid == 0) {
+      for (uint64_t page = 0;; page = (page + 1) % kPages.raw()) {
+        if (attachment->taken()->Get(page)) continue;
+        TakenPages::FillNote note(attachment->taken().get(), page);
+        const FillResult result = uffd->NotedCopy(memory.address() + page * kPageSize,
+                                                  std::as_bytes(std::span(content)), note.call());
+        if (result.error != 0) _exit(1);
+        attachment->taken()->Set(page, 1);
+      }
+    }
+    while (!attachment->taken()->Get(static_cast<uint64_t>(round))) std::this_thread::yield();
+    kill(pid, SIGKILL);
+    int status = 0;
+    waitpid(pid, &status, 0);
+    ASSERT_TRUE(WIFSIGNALED(status));
+    const auto left = *AttachmentJournal::Open(path() + "/" + std::to_string(id));
+    for (AddressRange present : PresentPages(getpid(), memory.range())) {
+      for (uint64_t at = present.start; at < present.end(); at += kPageSize) {
+        EXPECT_TRUE(left->taken()->Get((at - memory.address()) / kPageSize)) << "round " << round;
+      }
     }
     attachment->Remove();
   }

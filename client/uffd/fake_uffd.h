@@ -99,7 +99,7 @@ class FakeUffd final : public Uffd {
     return n;
   }
 
-  FillResult Copy(uint64_t address, std::span<const std::byte> bytes) override {
+  FillResult NotedCopy(uint64_t address, std::span<const std::byte> bytes, uffdio_copy*) override {
     return Fill(Call::Op::kCopy, {address, bytes.size()}, [&](uint64_t offset) {
       return std::string(reinterpret_cast<const char*>(bytes.data()) + offset, kPageSize);
     });

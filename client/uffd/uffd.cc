@@ -79,13 +79,13 @@ class KernelUffd final : public Uffd {
     return count;
   }
 
-  FillResult Copy(uint64_t address, std::span<const std::byte> bytes) override {
-    uffdio_copy copy{};
-    copy.dst = address;
-    copy.src = reinterpret_cast<uint64_t>(bytes.data());
-    copy.len = bytes.size();
-    const int returned = ioctl(fd_.get(), UFFDIO_COPY, &copy);
-    return Result(returned, copy.copy, bytes.size());
+  FillResult NotedCopy(uint64_t address, std::span<const std::byte> bytes,
+                       uffdio_copy* call) override {
+    call->dst = address;
+    call->src = reinterpret_cast<uint64_t>(bytes.data());
+    call->len = bytes.size();
+    const int returned = ioctl(fd_.get(), UFFDIO_COPY, call);
+    return Result(returned, call->copy, bytes.size());
   }
 
   FillResult Zero(AddressRange range) override {

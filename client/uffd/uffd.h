@@ -102,7 +102,14 @@ class Uffd {
   // Fills. Since 6.9 they take only the lock of the VMA they touch. All ranges are page aligned,
   // and must lie within one VMA, or the error is ENOENT even where both are registered. They wake
   // who waits for what they filled.
-  virtual FillResult Copy(uint64_t address, std::span<const std::byte> bytes) = 0;
+  FillResult Copy(uint64_t address, std::span<const std::byte> bytes) {
+    uffdio_copy call = {};
+    return NotedCopy(address, bytes, &call);
+  }
+  // `*call` is all zero. Before anybody is woken, the kernel writes to call->copy how many bytes it
+  // has copied, even where this process is killed meanwhile.
+  virtual FillResult NotedCopy(uint64_t address, std::span<const std::byte> bytes,
+                               uffdio_copy* call) = 0;
   virtual FillResult Zero(AddressRange range) = 0;
   // Access to the range gets SIGBUS from now on. EINVAL before 6.6.
   virtual FillResult Poison(AddressRange range) = 0;
