@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// PageExtractor: takes pages out of the memory of a target so that no write of it is lost: a store
+// of the program lands either in the bytes that were taken, or waits in a fault.
+#ifndef FAULTLINE_CLIENT_EVICT_PAGE_EXTRACTOR_H_
+#define FAULTLINE_CLIENT_EVICT_PAGE_EXTRACTOR_H_
+
+#include <absl/status/status.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace faultline {
+
+enum class Extraction : uint8_t {
+  kTaken,    // its bytes were copied, and the next access faults
+  kMissing,  // there was no page
+  kBusy,     // it stays where it is: pinned for I/O, locked, shared in a way that cannot be undone
+};
+
+// One caller at a time.
+class PageExtractor {
+ public:
+  // The most pages of one call.
+  static constexpr size_t kMaxBatch = 256;
+
+  virtual ~PageExtractor() = default;
+
+  // Takes the pages at `addresses` (page aligned, ascending) and puts the bytes of the n-th at
+  // `bytes` + n * kPageSize, where its outcome is kTaken. Threads that wait in write-protection
+  // faults of these pages are woken before it returns, and none sleeps that came meanwhile.
+  //
+  // The caller holds the shared side of the map-changing lock, so that no event is read: either the
+  // addresses mean what the agent believes, or the kernel refuses (UNAVAILABLE: nothing was taken
+  // but what `outcomes` says; try again once events were read). NOT_FOUND: the target is gone.
+  // DEADLINE_EXCEEDED: the target's part in it did not answer, and will not act on it any more.
+  virtual absl::Status Extract(std::span<const uint64_t> addresses, std::span<Extraction> outcomes,
+                               std::byte* bytes) = 0;
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_EVICT_PAGE_EXTRACTOR_H_

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// PageSink: where an agent writes the pages of one volume to.
+#ifndef FAULTLINE_CLIENT_SOURCE_PAGE_SINK_H_
+#define FAULTLINE_CLIENT_SOURCE_PAGE_SINK_H_
+
+#include <absl/functional/any_invocable.h>
+#include <absl/status/status.h>
+#include <absl/strings/string_view.h>
+#include <absl/time/time.h>
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "client/source/page_source.h"
+#include "proto/page.h"
+
+namespace faultline {
+
+struct PageToWrite {
+  PageIndex page;
+  const std::byte* bytes;  // kPageSize of them; null: zero, which needs no bytes on the way
+};
+
+// Thread-safe.
+class PageSink {
+ public:
+  // Called exactly once for each Write, on an unspecified thread, possibly before Write returns.
+  // It must not block.
+  using WriteDone = absl::AnyInvocable<void(absl::Status)>;
+
+  virtual ~PageSink() = default;
+
+  // Starts writing `pages` (ascending, no page twice, at most max_write()); their bytes are read
+  // before it returns. Never blocks. All are written, or none. A page that is zero is trimmed,
+  // whether or not `bytes` is null.
+  //
+  // OK: as durable as the volume's policy says, and every later fetch sees it. UNAVAILABLE,
+  // DEADLINE_EXCEEDED, ABORTED: it may or may not be written, doing it again does no harm.
+  // RESOURCE_EXHAUSTED: the server has no room (or, for now, too much to do): try again later.
+  // FAILED_PRECONDITION: another writer has opened the volume since, or it is read-only: no write
+  // will ever succeed. NOT_FOUND: the volume is gone.
+  // The caller has one write of a page under way at a time.
+  virtual void Write(std::span<const PageToWrite> pages, absl::Time deadline, WriteDone done) = 0;
+
+  virtual PageCount size() const = 0;
+  virtual PageCount max_write() const = 0;
+};
+
+// Both ends of a volume that is written to.
+struct VolumeIo {
+  std::shared_ptr<PageSource> source;
+  std::shared_ptr<PageSink> sink;
+};
+
+// Opens a volume for its one writer, which fences every earlier one; otherwise as OpenSource.
+using OpenVolumeIo =
+    std::function<absl::StatusOr<VolumeIo>(absl::string_view volume, absl::Time deadline)>;
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_SOURCE_PAGE_SINK_H_
