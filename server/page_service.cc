@@ -281,9 +281,8 @@ class WriteOfPages final : public StreamRequest {
       return absl::Status(status.code(), absl::StrCat("volume \"", (*volume)->info().name, "\": ",
                                                       status.message(), "; nothing was written"));
     }
-    if (absl::Status status = (*volume)->Write(request_.epoch(), writes); !status.ok()) {
-      return status;
-    }
+    const VolumeWriter writer{request_.epoch(), request_.generation()};
+    if (absl::Status status = (*volume)->Write(writer, writes); !status.ok()) return status;
     service_.counters->pages_written.Add(pages->raw());
     return absl::OkStatus();
   }

@@ -303,6 +303,23 @@ TEST_F(PageServiceTest, AWriterThatWasFencedIsRefused) {
   ExpectPages(old_writer.volume_id(), 0, 1, 3);
 }
 
+TEST_F(PageServiceTest, AWriteThatComesAfterOneOfAHigherGenerationIsAborted) {
+  StartServer();
+  const rpc::OpenVolumeResponse volume = CreateAndOpen("v", 100);
+  rpc::WriteRequest late = WriteOf(1, volume, BatchOf(0, 10, 1));
+  rpc::WriteRequest newer = WriteOf(2, volume, BatchOf(5, 10, 2));
+  newer.set_generation(1);
+  ASSERT_TRUE(client_->NewWriteStream()->Call(newer).ok());
+  auto stream = client_->NewWriteStream();
+  EXPECT_STATUS(stream->Call(late).status(), absl::StatusCode::kAborted,
+                "a write of generation 0 came after one of generation 1");
+  ExpectPages(volume.volume_id(), 0, 5, 0);
+  ExpectPages(volume.volume_id(), 5, 10, 2);
+  late.set_generation(1);
+  EXPECT_TRUE(stream->Call(late).ok());
+  ExpectPages(volume.volume_id(), 0, 10, 1);
+}
+
 TEST_F(PageServiceTest, AfterADeleteStreamsThatUsedTheVolumeGetNotFound) {
   StartServer();
   const rpc::OpenVolumeResponse volume = CreateAndOpen("v", 100);

@@ -166,7 +166,7 @@ inline absl::Status WriteLayer(PageStore& store, LayerId layer,
   return store.Write(layer, writes, durability);
 }
 
-inline absl::Status WriteVolume(Volume& volume, uint64_t epoch,
+inline absl::Status WriteVolume(Volume& volume, const VolumeWriter& writer,
                                 const std::map<uint64_t, uint64_t>& pages,
                                 const std::vector<PageRange>& trims = {}) {
   std::map<uint64_t, std::string> encoded;
@@ -175,7 +175,13 @@ inline absl::Status WriteVolume(Volume& volume, uint64_t epoch,
   for (const auto& [page, version] : pages) {
     writes.pages.push_back({PageIndex(page), encoded[page] = PatternEncoded(page, version)});
   }
-  return volume.Write(epoch, writes);
+  return volume.Write(writer, writes);
+}
+
+inline absl::Status WriteVolume(Volume& volume, uint64_t epoch,
+                                const std::map<uint64_t, uint64_t>& pages,
+                                const std::vector<PageRange>& trims = {}) {
+  return WriteVolume(volume, VolumeWriter{epoch, 0}, pages, trims);
 }
 
 }  // namespace faultline

@@ -3,6 +3,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include <algorithm>
 #include <span>
 #include <utility>
 
@@ -180,12 +181,32 @@ absl::Status Volume::Apply(PageWrites* changes) {
   return store_->Write(info_.layers.front(), *changes, info_.durability);
 }
 
-absl::Status Volume::Write(uint64_t epoch, const VolumeWrites& writes) {
+absl::Status Volume::ApplyInTurn(const VolumeWriter& writer, PageWrites* changes) {
+  bool first = false;
+  {
+    SharedLock turn(turn_mu_);
+    first = newest_ < writer;
+  }
+  if (first) {
+    ExclusiveLock turn(turn_mu_);
+    newest_ = std::max(newest_, writer);
+  }
+  SharedLock turn(turn_mu_);
+  if (writer < newest_) {
+    return absl::AbortedError(absl::StrCat("volume \"", info_.name, "\": a write of generation ",
+                                           writer.generation, " came after one of generation ",
+                                           newest_.generation,
+                                           " and was not applied; send it again"));
+  }
+  return Apply(changes);
+}
+
+absl::Status Volume::Write(const VolumeWriter& writer, const VolumeWrites& writes) {
   SharedLock lock(mu_);
   if (absl::Status status = CheckWritable(); !status.ok()) return status;
-  if (epoch == 0 || epoch != info_.epoch) {
+  if (writer.epoch == 0 || writer.epoch != info_.epoch) {
     return absl::FailedPreconditionError(
-        absl::StrCat("volume \"", info_.name, "\": the writer of epoch ", epoch,
+        absl::StrCat("volume \"", info_.name, "\": the writer of epoch ", writer.epoch,
                      " was fenced, the epoch is now ", info_.epoch,
                      "; open the volume for writing again to become its writer"));
   }
@@ -206,7 +227,7 @@ absl::Status Volume::Write(uint64_t epoch, const VolumeWrites& writes) {
     if (!range.empty()) changes.deletes.push_back(range);
   }
   if (changes.puts.empty() && changes.deletes.empty()) return absl::OkStatus();
-  return Apply(&changes);
+  return ApplyInTurn(writer, &changes);
 }
 
 absl::Status Volume::Trim(PageRange range) {

@@ -18,6 +18,7 @@
 #include <absl/strings/string_view.h>
 #include <absl/time/time.h>
 
+#include <compare>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -37,6 +38,14 @@ struct VolumeWrites {
   };
   std::vector<Page> pages;
   std::vector<PageRange> trims;
+};
+
+// Who writes: the epoch that has made it the volume's one writer, and its generation within that.
+struct VolumeWriter {
+  uint64_t epoch = 0;
+  uint64_t generation = 0;
+
+  friend constexpr auto operator<=>(const VolumeWriter&, const VolumeWriter&) = default;
 };
 
 // What is known of a volume at one moment.
@@ -81,9 +90,11 @@ class Volume {
   PageCount ZerosFrom(PageIndex first, PageCount most);
 
   // Applies all of `writes` or nothing; durable by the volume's policy on OK.
-  // FAILED_PRECONDITION: `epoch` is not that of the volume's writer (it was fenced), or the volume
-  // is a snapshot. OUT_OF_RANGE for pages that the volume does not have.
-  absl::Status Write(uint64_t epoch, const VolumeWrites& writes);
+  // FAILED_PRECONDITION: the epoch is not that of the volume's writer (it was fenced), or the
+  // volume is a snapshot. OUT_OF_RANGE for pages that the volume does not have. ABORTED: a write of
+  // a higher generation was begun before this one. The first write of a generation waits until
+  // those of lower ones have ended.
+  absl::Status Write(const VolumeWriter& writer, const VolumeWrites& writes);
 
   // Makes `range` read as zero. As Write, but on the word of an operator and not of the writer, and
   // piece by piece, ascending, where it is larger than 256 MiB and there are layers to shadow: what
@@ -102,6 +113,9 @@ class Volume {
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
   // Writes `changes` to the top layer, with the shadows that its deletes need.
   absl::Status Apply(PageWrites* changes) ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // The same, unless a newer generation has begun.
+  absl::Status ApplyInTurn(const VolumeWriter& writer, PageWrites* changes)
+      ABSL_SHARED_LOCKS_REQUIRED(mu_) ABSL_LOCKS_EXCLUDED(turn_mu_);
 
   PageStore* const store_;
 
@@ -111,6 +125,11 @@ class Volume {
   mutable SharedMutex mu_;
   VolumeInfo info_ ABSL_GUARDED_BY(mu_);
   bool deleted_ ABSL_GUARDED_BY(mu_) = false;
+
+  // After mu_. Held shared while a write is applied, exclusively by what lets a new generation
+  // begin; by itself, so that reads do not wait for that.
+  SharedMutex turn_mu_;
+  VolumeWriter newest_ ABSL_GUARDED_BY(turn_mu_);  // that has begun a write
 };
 
 }  // namespace faultline

@@ -491,6 +491,20 @@ TEST_F(VolumeCatalogTest, NoWriteOfAnOldEpochIsAppliedAfterTheNewOneWasGiven) {
   }
 }
 
+TEST_F(VolumeCatalogTest, ANewWriterBeginsItsGenerationsAnew) {
+  const uint64_t first = Fill("a", {});
+  const auto volume = Find("a");
+  ASSERT_STATUS_OK(WriteVolume(*volume, VolumeWriter{first, 7}, {{1, 1}}));
+  const auto second = catalog_->TakeEpoch("a");
+  ASSERT_STATUS_OK(second);
+  ASSERT_STATUS_OK(WriteVolume(*volume, VolumeWriter{second->epoch, 0}, {{1, 2}}));
+  EXPECT_TRUE(FailsWith(WriteVolume(*volume, VolumeWriter{first, 8}, {{1, 3}}),
+                        StatusCode::kFailedPrecondition, "was fenced"));
+  const auto found = ReadVolume(*volume, Pages(0, 2));
+  ASSERT_STATUS_OK(found);
+  EXPECT_TRUE(SamePages(*found, {{1, PatternPage(1, 2)}}));
+}
+
 // Raw images
 
 TEST(RawImageCatalog, ServesTheImageAsOneReadOnlyVolume) {

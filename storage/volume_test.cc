@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "storage/volume.h"
 
+#include <absl/time/clock.h>
+
+#include <atomic>
+#include <thread>
+
 #include "storage/faulty_page_store.h"
+#include "storage/forwarding_page_store.h"
 #include "storage/storage_testing.h"
 
 namespace faultline {
@@ -118,7 +124,7 @@ TEST_F(VolumeTest, AWrittenPageOfZerosIsATrim) {
   VolumeWrites writes;
   writes.pages.push_back({PageIndex(5), absl::string_view(zeros).substr(0, kEncodedHeaderBytes)});
   writes.pages.push_back({PageIndex(60), absl::string_view(zeros).substr(kEncodedHeaderBytes)});
-  ASSERT_STATUS_OK(volume->Write(4, writes));
+  ASSERT_STATUS_OK(volume->Write({.epoch = 4}, writes));
   auto expected = BelowTop();
   expected.erase(5);
   ExpectReads(*volume, expected);
@@ -142,6 +148,82 @@ TEST_F(VolumeTest, OnlyTheWriterOfTheEpochMayWrite) {
                                        " was fenced, the epoch is now 4")));
   }
   ExpectReads(*volume, BelowTop());
+}
+
+TEST_F(VolumeTest, AWriteOfALowerGenerationIsNotAppliedOnceAHigherOneHasBegun) {
+  const auto volume = MakeStack();
+  const auto writer = [](uint64_t generation) { return VolumeWriter{4, generation}; };
+  ASSERT_STATUS_OK(WriteVolume(*volume, writer(0), {{20, 1}, {21, 1}}));
+  ASSERT_STATUS_OK(WriteVolume(*volume, writer(2), {{20, 2}}));
+  for (const uint64_t generation : {0, 1}) {
+    EXPECT_TRUE(
+        FailsWith(WriteVolume(*volume, writer(generation), {{20, 3}, {22, 3}}, {Pages(21, 1)}),
+                  StatusCode::kAborted,
+                  absl::StrCat("volume \"disk\": a write of generation ", generation,
+                               " came after one of generation 2")));
+  }
+  ASSERT_STATUS_OK(WriteVolume(*volume, writer(2), {{23, 2}}));
+  auto expected = BelowTop();
+  expected[20] = PatternPage(20, 2);
+  expected[21] = PatternPage(21, 1);
+  expected[23] = PatternPage(23, 2);
+  ExpectReads(*volume, expected);
+}
+
+TEST_F(VolumeTest, AWriteOfAHigherGenerationThatIsRefusedEndsTheLowerOnesToo) {
+  const auto volume = MakeStack();
+  store_->set_disk_full(true);
+  EXPECT_EQ(WriteVolume(*volume, VolumeWriter{4, 1}, {{20, 2}}).code(),
+            StatusCode::kResourceExhausted);
+  store_->set_disk_full(false);
+  EXPECT_EQ(WriteVolume(*volume, VolumeWriter{4, 0}, {{20, 1}}).code(), StatusCode::kAborted);
+  ExpectReads(*volume, BelowTop());
+}
+
+// The first write of pages stands still until Go().
+class StandingPageStore final : public ForwardingPageStore {
+ public:
+  using ForwardingPageStore::ForwardingPageStore;
+
+  absl::Status Write(LayerId layer, const PageWrites& writes, Durability durability) override {
+    if (!stands_.exchange(true)) {
+      stands_.notify_all();
+      go_.wait(false);
+    }
+    return ForwardingPageStore::Write(layer, writes, durability);
+  }
+  void WaitUntilItStands() { stands_.wait(false); }
+  void Go() {
+    go_ = true;
+    go_.notify_all();
+  }
+
+ private:
+  std::atomic<bool> stands_ = false, go_ = false;
+};
+
+TEST_F(VolumeTest, TheFirstWriteOfAGenerationWaitsForLowerOnesAndReadsDoNot) {
+  StandingPageStore store(std::shared_ptr<PageStore>(store_.get(), [](PageStore*) {}));
+  VolumeInfo info = MakeStack()->info();
+  Volume volume(&store, info);
+  std::thread old([&] { ASSERT_STATUS_OK(WriteVolume(volume, VolumeWriter{4, 0}, {{20, 1}})); });
+  store.WaitUntilItStands();
+  std::atomic<bool> written = false;
+  std::thread next([&] {
+    ASSERT_STATUS_OK(WriteVolume(volume, VolumeWriter{4, 1}, {{20, 2}}));
+    written = true;
+  });
+  for (int i = 0; i < 100 && !written; ++i) {
+    ExpectReads(volume, BelowTop());
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_FALSE(written);
+  store.Go();
+  old.join();
+  next.join();
+  auto expected = BelowTop();
+  expected[20] = PatternPage(20, 2);
+  ExpectReads(volume, expected);
 }
 
 TEST_F(VolumeTest, RefusesPagesThatItDoesNotHaveAndThenDoesNothing) {
