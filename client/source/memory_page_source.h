@@ -4,7 +4,7 @@
 
 #include <absl/strings/str_cat.h>
 
-#include <algorithm>
+#include <cstddef>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +13,20 @@
 #include "proto/page_codec.h"
 
 namespace faultline {
+
+// What `bytes`, those of all of `range`, look like as a fetch hands them out.
+inline std::vector<FetchedRun> RunsOf(PageRange range, const std::byte* bytes) {
+  std::vector<FetchedRun> runs;
+  for (PageIndex page = range.first; page < range.end(); ++page, bytes += kPageSize) {
+    const bool zero = IsZeroPage(PageBytes(bytes, kPageSize));
+    if (!runs.empty() && (runs.back().bytes == nullptr) == zero) {
+      runs.back().range.count += PageCount(1);
+    } else {
+      runs.push_back({PageRange::Single(page), zero ? nullptr : bytes});
+    }
+  }
+  return runs;
+}
 
 // A volume in memory: answers before Fetch returns. What the pipeline costs with nothing behind it.
 class MemoryPageSource final : public PageSource {
@@ -29,16 +43,7 @@ class MemoryPageSource final : public PageSource {
       return;
     }
     const auto* bytes = reinterpret_cast<const std::byte*>(content_.data());
-    std::vector<FetchedRun> runs;
-    for (PageIndex page = range.first; page < range.end(); ++page) {
-      const std::byte* at = bytes + page.byte_offset();
-      const bool zero = IsZeroPage(PageBytes(at, kPageSize));
-      if (!runs.empty() && (runs.back().bytes == nullptr) == zero) {
-        runs.back().range.count += PageCount(1);
-      } else {
-        runs.push_back({PageRange::Single(page), zero ? nullptr : at});
-      }
-    }
+    const std::vector<FetchedRun> runs = RunsOf(range, bytes + range.first.byte_offset());
     done(std::span<const FetchedRun>(runs));
   }
 

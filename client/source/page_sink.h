@@ -24,7 +24,8 @@ struct PageToWrite {
   const std::byte* bytes;  // kPageSize of them; null: zero, which needs no bytes on the way
 };
 
-// Thread-safe.
+// Thread-safe: any method may be called from any thread. May be destroyed while writes are under
+// way.
 class PageSink {
  public:
   // Called exactly once for each Write, on an unspecified thread, possibly before Write returns.
@@ -33,18 +34,24 @@ class PageSink {
 
   virtual ~PageSink() = default;
 
-  // Starts writing `pages` (ascending, no page twice, at most max_write()); their bytes are read
-  // before it returns. Never blocks. All are written, or none. A page that is zero is trimmed,
-  // whether or not `bytes` is null.
+  // Starts writing `pages`; their bytes are read before it returns. Never blocks. All are written,
+  // or none. A page that is zero is trimmed, whether or not `bytes` is null, and takes no payload.
   //
-  // OK: as durable as the volume's policy says, and every later fetch sees it. UNAVAILABLE,
-  // DEADLINE_EXCEEDED, ABORTED: it may or may not be written, doing it again does no harm.
-  // RESOURCE_EXHAUSTED: the server has no room (or, for now, too much to do): try again later.
+  // OK: as durable as the volume's policy says, and every later fetch sees it.
+  // UNAVAILABLE, DEADLINE_EXCEEDED, ABORTED: it may or may not be written, doing it again does no
+  //   harm. It is never written later than a write of the same page that was started after `done`
+  //   had been called.
+  // RESOURCE_EXHAUSTED: the server has no room (or, for now, too much to do), and nothing was
+  //   written: try again later.
   // FAILED_PRECONDITION: another writer has opened the volume since, or it is read-only: no write
-  // will ever succeed. NOT_FOUND: the volume is gone.
-  // The caller has one write of a page under way at a time.
+  //   will ever succeed.
+  // NOT_FOUND: the volume is gone. OUT_OF_RANGE: it has no such page.
+  //
+  // REQUIRES: `pages` are 1 to max_write(), ascending, no page twice, and none has another write
+  // under way.
   virtual void Write(std::span<const PageToWrite> pages, absl::Time deadline, WriteDone done) = 0;
 
+  // The pages that the volume has.
   virtual PageCount size() const = 0;
   virtual PageCount max_write() const = 0;
 };
@@ -55,7 +62,9 @@ struct VolumeIo {
   std::shared_ptr<PageSink> sink;
 };
 
-// Opens a volume for its one writer, which fences every earlier one; otherwise as OpenSource.
+// Opens a volume for its one writer, which fences every earlier one: no write of theirs is applied
+// from here on. FAILED_PRECONDITION where it is never written to, as a snapshot; otherwise as
+// OpenSource.
 using OpenVolumeIo =
     std::function<absl::StatusOr<VolumeIo>(absl::string_view volume, absl::Time deadline)>;
 

@@ -7,12 +7,12 @@
 #include <gtest/gtest.h>
 
 #include <functional>
-#include <future>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "client/source/page_io_testing.h"
 #include "client/source/page_source.h"
 
 namespace faultline {
@@ -22,39 +22,6 @@ struct SourceMaker {
   std::string name;
   std::function<std::shared_ptr<PageSource>(const std::string& content)> make;
 };
-
-// Fetches and waits; the bytes of all runs, zeros written out.
-inline absl::StatusOr<std::string> FetchAndWait(PageSource& source, PageRange range,
-                                                FetchLane lane = FetchLane::kDemand) {
-  std::promise<absl::StatusOr<std::string>> result;
-  source.Fetch(range, lane, absl::Now() + absl::Seconds(30),
-               [&](absl::StatusOr<std::span<const FetchedRun>> runs) {
-                 if (!runs.ok()) {
-                   result.set_value(runs.status());
-                   return;
-                 }
-                 std::string bytes;
-                 PageIndex next = range.first;
-                 for (const FetchedRun& run : *runs) {
-                   EXPECT_EQ(run.range.first, next);
-                   if (run.range.first == range.end()) {  // a hole that was not asked for
-                     EXPECT_EQ(run.bytes, nullptr);
-                     EXPECT_LE(run.range.end(), PageIndex(source.size().raw()));
-                     EXPECT_EQ(&run, &runs->back());
-                     break;
-                   }
-                   next = run.range.end();
-                   if (run.bytes == nullptr) {
-                     bytes.append(run.range.size_bytes(), '\0');
-                   } else {
-                     bytes.append(reinterpret_cast<const char*>(run.bytes), run.range.size_bytes());
-                   }
-                 }
-                 EXPECT_EQ(next, range.end());
-                 result.set_value(std::move(bytes));
-               });
-  return result.get_future().get();
-}
 
 class PageSourceConformance : public testing::TestWithParam<SourceMaker> {
  protected:
