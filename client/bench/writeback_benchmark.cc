@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -17,7 +18,6 @@
 #include "client/bench/statistics.h"
 #include "client/remote/page_server.h"
 #include "proto/mutex.h"
-#include "proto/page_batch.h"
 
 namespace faultline::bench {
 namespace {
@@ -26,40 +26,30 @@ namespace {
 constexpr int kWindow = 4;
 constexpr absl::Duration kPatience = absl::Seconds(60);
 
-std::vector<rpc::PageBatch> MakeBatches(const BenchOptions& options, const PageContent& content,
-                                        Codec codec) {
-  std::vector<rpc::PageBatch> batches((options.pages + options.batch_pages - 1) /
-                                      options.batch_pages);
-  std::vector<std::byte> page(kPageSize);
-  for (uint64_t i = 0; i < batches.size(); ++i) {
-    PageBatchBuilder builder(&batches[i]);
-    const uint64_t end = std::min(options.pages, (i + 1) * options.batch_pages);
-    for (uint64_t p = i * options.batch_pages; p < end; ++p) {
-      content.Fill(PageIndex(p), page.data());
-      builder.Encode(PageIndex(p), PageBytes(page.data(), kPageSize), codec);
-    }
-  }
-  return batches;
-}
-
-// Sends batches, a few at a time, and times their acknowledgements.
+// Writes batches, a few at a time, and times their acknowledgements.
 class Writer {
  public:
-  Writer(PageServer* server, const rpc::OpenVolumeResponse& volume)
-      : server_(server), volume_(volume) {}
+  explicit Writer(PageSink* sink) : sink_(sink) {}
 
-  // Returns when all are acknowledged, or one was refused.
-  absl::Status WriteAll(std::vector<rpc::PageBatch> batches) {
-    for (rpc::PageBatch& batch : batches) {
+  // Writes all of `memory`, in batches of so many pages. Returns when all are acknowledged, or one
+  // was refused.
+  absl::Status WriteAll(const std::vector<std::byte>& memory, uint64_t batch_pages) {
+    const uint64_t pages = memory.size() / kPageSize;
+    std::vector<PageToWrite> batch;
+    for (uint64_t first = 0; first < pages; first += batch_pages) {
       {
         const MutexLock lock(mu_);
         while (under_way_ == kWindow) changed_.Wait(mu_);
         if (!status_.ok()) break;
         ++under_way_;
       }
-      const absl::Time sent = absl::Now();
-      server_->Write(volume_.volume_id(), volume_.epoch(), std::move(batch), sent + kPatience,
-                     [this, sent](absl::Status status) { Acknowledged(sent, std::move(status)); });
+      batch.clear();
+      for (uint64_t page = first; page < std::min(pages, first + batch_pages); ++page) {
+        batch.push_back({PageIndex(page), memory.data() + page * kPageSize});
+      }
+      const absl::Time begun = absl::Now();
+      sink_->Write(batch, begun + kPatience,
+                   [this, begun](absl::Status status) { Acknowledged(begun, std::move(status)); });
     }
     const MutexLock lock(mu_);
     while (under_way_ > 0) changed_.Wait(mu_);
@@ -73,16 +63,15 @@ class Writer {
   }
 
  private:
-  void Acknowledged(absl::Time sent, absl::Status status) {
+  void Acknowledged(absl::Time begun, absl::Status status) {
     const MutexLock lock(mu_);
-    micros_.push_back(absl::ToDoubleMicroseconds(absl::Now() - sent));
+    micros_.push_back(absl::ToDoubleMicroseconds(absl::Now() - begun));
     if (status_.ok()) status_ = std::move(status);
     --under_way_;
     changed_.SignalAll();
   }
 
-  PageServer* const server_;
-  const rpc::OpenVolumeResponse volume_;
+  PageSink* const sink_;
   Mutex mu_;
   CondVar changed_;
   int under_way_ ABSL_GUARDED_BY(mu_) = 0;
@@ -105,20 +94,22 @@ absl::StatusOr<Floors> MeasureFloors(const Stage& stage, const BenchOptions& opt
   return Floors{*disk, *stream};
 }
 
-absl::Status AddRepetition(const Stage& stage, const BenchOptions& options, Codec codec,
-                           uint64_t seed, PageServer* server, Report* report) {
+absl::Status AddRepetition(const Stage& stage, const BenchOptions& options, uint64_t seed,
+                           PageServer* server, Report* report) {
   // New bytes each time: those of the last time would be wrong ones.
   const PageContent content = stage.content(seed);
-  std::vector<rpc::PageBatch> batches = MakeBatches(options, content, codec);
+  std::vector<std::byte> memory(options.pages * kPageSize);
+  for (uint64_t page = 0; page < options.pages; ++page) {
+    content.Fill(PageIndex(page), memory.data() + page * kPageSize);
+  }
   absl::StatusOr<Floors> floors = MeasureFloors(stage, options);
   if (!floors.ok()) return floors.status();
-  absl::StatusOr<rpc::OpenVolumeResponse> volume =
-      server->OpenForWriting(kBenchVolume, absl::Now() + kPatience);
+  absl::StatusOr<VolumeIo> volume = server->OpenVolumeIo(kBenchVolume, absl::Now() + kPatience);
   if (!volume.ok()) return volume.status();
   const CpuWatch client_cpu(getpid()), server_cpu(stage.stack().server_pid());
-  Writer writer(server, *volume);
+  Writer writer(volume->sink.get());
   const absl::Time start = absl::Now();
-  absl::Status status = writer.WriteAll(std::move(batches));
+  absl::Status status = writer.WriteAll(memory, options.batch_pages);
   if (!status.ok()) return status;
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
   const auto pages = static_cast<double>(options.pages);
@@ -156,12 +147,11 @@ absl::StatusOr<Report> Writeback(const BenchOptions& options) {
                .status();
   if (!status.ok()) return status;
   absl::StatusOr<std::unique_ptr<PageServer>> server =
-      PageServer::Create({.address = stage->stack().address_for_agents()});
+      PageServer::Create({.address = stage->stack().address_for_agents(), .write_codec = *codec});
   if (!server.ok()) return server.status();
   Report report;
   for (int i = 0; i < options.repetitions; ++i) {
-    status = AddRepetition(*stage, options, *codec, static_cast<uint64_t>(i + 1), server->get(),
-                           &report);
+    status = AddRepetition(*stage, options, static_cast<uint64_t>(i) + 1, server->get(), &report);
     if (!status.ok()) return status;
   }
   report.configuration = absl::StrCat(

@@ -13,7 +13,6 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
-#include <map>
 #include <memory>
 #include <random>
 #include <string>
@@ -104,9 +103,14 @@ class FakePageServer final : public rpc::PageService::Service {
     MutexLock lock(mu_);
     return requests_;
   }
-  std::map<uint64_t, std::string> written() {  // encoded
+  std::vector<rpc::WriteRequest> writes() {
     MutexLock lock(mu_);
-    return written_;
+    return writes_;
+  }
+  // Returns once `count` write requests have come in since the start.
+  void WaitForWrites(size_t count) {
+    MutexLock lock(mu_);
+    while (writes_.size() < count) changed_.Wait(mu_);
   }
 
   grpc::Status OpenVolume(grpc::ServerContext*, const rpc::OpenVolumeRequest* request,
@@ -159,11 +163,13 @@ class FakePageServer final : public rpc::PageService::Service {
       response.set_request_id(request.request_id());
       {
         MutexLock lock(mu_);
+        writes_.push_back(request);
+        changed_.SignalAll();
+        while (stalled_ && !stopping_) changed_.Wait(mu_);
+        if (stopping_) break;
         if (request.epoch() != epoch_) {
           response.set_code(static_cast<int>(absl::StatusCode::kFailedPrecondition));
           response.set_message("another writer has opened the volume");
-        } else {
-          Apply(request.batch());
         }
       }
       stream->Write(response);
@@ -195,20 +201,6 @@ class FakePageServer final : public rpc::PageService::Service {
     return response;
   }
 
-  void Apply(const rpc::PageBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    ForEachPage(
-        batch,
-        [&](PageIndex page, absl::string_view encoded) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-          written_[page.raw()] = std::string(encoded);
-          return absl::OkStatus();
-        },
-        [&](PageRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-          for (PageIndex page = range.first; page < range.end(); ++page) written_.erase(page.raw());
-          return absl::OkStatus();
-        })
-        .IgnoreError();
-  }
-
   const std::string address_;
   std::unique_ptr<grpc::Server> server_;
   Mutex mu_;
@@ -218,7 +210,7 @@ class FakePageServer final : public rpc::PageService::Service {
   size_t reverse_ ABSL_GUARDED_BY(mu_) = 1;
   std::function<void(rpc::FetchResponse*)> alter_ ABSL_GUARDED_BY(mu_);
   std::vector<rpc::FetchRequest> requests_ ABSL_GUARDED_BY(mu_);
-  std::map<uint64_t, std::string> written_ ABSL_GUARDED_BY(mu_);
+  std::vector<rpc::WriteRequest> writes_ ABSL_GUARDED_BY(mu_);
   uint64_t epoch_ ABSL_GUARDED_BY(mu_) = 0;
 };
 

@@ -13,6 +13,7 @@
 #include "client/remote/channel.h"
 #include "client/remote/completion_threads.h"
 #include "client/remote/fetch_rpc.h"
+#include "client/remote/remote_page_sink.h"
 #include "client/remote/request_lane.h"
 #include "client/remote/rpc_status.h"
 #include "client/remote/write_rpc.h"
@@ -75,6 +76,7 @@ class GrpcPageServer final : public PageServer {
  public:
   explicit GrpcPageServer(const PageServerOptions& options)
       : address_(options.address),
+        write_codec_(options.write_codec),
         bulk_channel_(NewChannel(address_)),
         threads_(options.threads),
         demand_(&threads_, NewChannel(address_),
@@ -100,7 +102,14 @@ class GrpcPageServer final : public PageServer {
     absl::StatusOr<rpc::OpenVolumeResponse> opened =
         Open(volume, rpc::OpenVolumeRequest::READ, deadline);
     if (!opened.ok()) return opened.status();
-    return std::make_shared<RemotePageSource>(&demand_, &prefetch_, &bulk_, *opened);
+    return NewSource(*opened);
+  }
+
+  absl::StatusOr<VolumeIo> OpenVolumeIo(absl::string_view volume, absl::Time deadline) override {
+    absl::StatusOr<rpc::OpenVolumeResponse> opened =
+        Open(volume, rpc::OpenVolumeRequest::WRITE, deadline);
+    if (!opened.ok()) return opened.status();
+    return VolumeIo{NewSource(*opened), NewRemotePageSink(&write_, *opened, write_codec_)};
   }
 
   absl::StatusOr<PageSet> GetWorkingSet(absl::string_view volume, absl::Time deadline) override {
@@ -142,28 +151,16 @@ class GrpcPageServer final : public PageServer {
     return WorkingSetError(Call(&Stub::MergeWorkingSet, request, deadline, &response));
   }
 
-  absl::StatusOr<rpc::OpenVolumeResponse> OpenForWriting(absl::string_view volume,
-                                                         absl::Time deadline) override {
-    return Open(volume, rpc::OpenVolumeRequest::WRITE, deadline);
-  }
-
-  void Write(uint64_t volume_id, uint64_t epoch, rpc::PageBatch batch, absl::Time deadline,
-             absl::AnyInvocable<void(absl::Status)> done) override {
-    WriteRpc::Call call;
-    call.request.set_volume_id(volume_id);
-    call.request.set_epoch(epoch);
-    *call.request.mutable_batch() = std::move(batch);
-    call.deadline = deadline;
-    call.done = std::move(done);
-    write_.Submit(std::move(call));
-  }
-
   Pollable* pollable() override { return &threads_; }
 
  private:
   using Stub = rpc::PageService::Stub;
   template <typename Request, typename Response>
   using Method = grpc::Status (Stub::*)(grpc::ClientContext*, const Request&, Response*);
+
+  std::shared_ptr<PageSource> NewSource(const rpc::OpenVolumeResponse& volume) {
+    return std::make_shared<RemotePageSource>(&demand_, &prefetch_, &bulk_, volume);
+  }
 
   absl::StatusOr<rpc::OpenVolumeResponse> Open(absl::string_view volume,
                                                rpc::OpenVolumeRequest::Access access,
@@ -221,6 +218,7 @@ class GrpcPageServer final : public PageServer {
   // Constant after construction, or with a synchronisation of their own. The threads are stopped
   // before the lanes are destroyed.
   const std::string address_;
+  const Codec write_codec_;
   const std::shared_ptr<grpc::Channel> bulk_channel_;
   CompletionThreads threads_;
   RequestLane<FetchRpc> demand_;

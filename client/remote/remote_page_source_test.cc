@@ -396,34 +396,6 @@ TEST_F(RemotePageSourceTest, OpenSaysWhereNobodyAnswered) {
                          "listens on that address"));
 }
 
-TEST_F(RemotePageSourceTest, WritesArriveAndAnOlderWriterIsFenced) {
-  const auto first = server_->OpenForWriting("disk", absl::Now() + kLong);
-  ASSERT_TRUE(first.ok()) << first.status();
-  const auto write = [&](uint64_t epoch) {
-    rpc::PageBatch batch;
-    const std::string bytes = FakePageServer::Content(1);
-    PageBatchBuilder(&batch).Encode(
-        PageIndex(33), PageBytes(reinterpret_cast<const std::byte*>(bytes.data()), kPageSize),
-        Codec::kRaw);
-    std::promise<absl::Status> done;
-    server_->Write(first->volume_id(), epoch, std::move(batch), absl::Now() + kLong,
-                   [&](absl::Status status) { done.set_value(std::move(status)); });
-    return done.get_future().get();
-  };
-  EXPECT_TRUE(write(first->epoch()).ok());
-  ASSERT_EQ(fake_->written().count(33), 1u);
-  std::string expected;
-  const std::string bytes = FakePageServer::Content(1);
-  EncodePage(PageIndex(33), PageBytes(reinterpret_cast<const std::byte*>(bytes.data()), kPageSize),
-             Codec::kRaw, &expected);
-  EXPECT_EQ(fake_->written()[33], expected);
-
-  ASSERT_TRUE(server_->OpenForWriting("disk", absl::Now() + kLong).ok());
-  const absl::Status fenced = write(first->epoch());
-  EXPECT_EQ(fenced.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(fenced.message(), "another writer has opened the volume");
-}
-
 TEST_F(RemotePageSourceTest, ConnectionClosesCleanlyWhileIdleConnectedOrNeverConnected) {
   Fetch(Pages(0, 1));
   Connect();  // destroys one that has fetched
