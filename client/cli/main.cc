@@ -16,10 +16,10 @@ namespace faultline {
 namespace {
 
 constexpr RegisterCommands kCommands[] = {
-    RegisterVolumeCommands,     RegisterServerCommands,    RegisterAttachCommand,
-    RegisterAttachmentsCommand, RegisterDemoCommand,       RegisterBenchCommand,
-    RegisterChurnCommand,       RegisterLabCommand,        RegisterVmCommands,
-    RegisterVmBenchCommands,    RegisterCompletionCommand,
+    RegisterVolumeCommands,     RegisterServerCommands, RegisterAttachCommand,
+    RegisterAttachmentsCommand, RegisterDemoCommand,    RegisterBenchCommand,
+    RegisterChurnCommand,       RegisterLabCommand,     RegisterVmCommands,
+    RegisterVmBenchCommands,    RegisterTraceCommands,  RegisterCompletionCommand,
 };
 
 constexpr int kFailure = 1;
