@@ -129,6 +129,11 @@ void AddressSpace::Insert(const Region& region) {
   by_page_[region.first] = region;
 }
 
+void AddressSpace::Add(AddressRange range, PageIndex first) {
+  TakeEmpty(range);
+  Insert({range, first, /*shared=*/false});
+}
+
 std::optional<PageIndex> AddressSpace::PageAt(uint64_t address) const {
   auto next = by_address_.upper_bound(address);
   const auto page_in = [address](const Region& region) {

@@ -152,6 +152,10 @@ class AddressSpace {
   std::string Encode() const ABSL_SHARED_LOCKS_REQUIRED(lock_);
   bool Decode(absl::string_view bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
 
+  // Makes `range`, where no region is, one: the pages from `first` on, of private memory, are
+  // behind it. REQUIRES: the space is settled.
+  void Add(AddressRange range, PageIndex first) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+
   // Address ranges of all regions, ascending, and behind them of all aliases.
   std::vector<AddressRange> Ranges() const ABSL_SHARED_LOCKS_REQUIRED(lock_);
   size_t region_count() const ABSL_SHARED_LOCKS_REQUIRED(lock_) { return by_address_.size(); }

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "client/evict/far_memory.h"
+
 namespace faultline {
 namespace {
 
@@ -33,6 +35,10 @@ absl::Status CheckMapping(const Mapping& mapping, PageCount volume_size) {
 }
 
 }  // namespace
+
+AttachRequest::AttachRequest() = default;
+AttachRequest::AttachRequest(AttachRequest&&) noexcept = default;
+AttachRequest::~AttachRequest() = default;
 
 absl::Status CheckMappings(const std::vector<Mapping>& mappings, PageCount volume_size) {
   if (mappings.empty()) return absl::InvalidArgumentError("there are no mappings");

@@ -17,12 +17,15 @@
 #include <string>
 #include <vector>
 
+#include "client/evict/local_memory_stats.h"
 #include "client/prefetch/prefetcher.h"
 #include "client/source/page_source.h"
 #include "client/source/working_sets.h"
 #include "client/unique_fd.h"
 
 namespace faultline {
+
+struct FarMemory;  // evict/far_memory.h
 
 using AttachmentId = uint64_t;
 
@@ -79,6 +82,10 @@ struct AttachmentOptions {
 };
 
 struct AttachRequest {
+  AttachRequest();
+  AttachRequest(AttachRequest&&) noexcept;
+  ~AttachRequest();
+
   UniqueFd uffd;  // from the target
   // Who calls UFFDIO_API and UFFDIO_REGISTER: the peer has done so, or the Pager is to.
   bool register_ranges = false;
@@ -92,6 +99,9 @@ struct AttachRequest {
   std::shared_ptr<const PageSet> replay;         // to be fetched first of all; null: nothing
   // Called once what `replay` has was fetched, on any thread. Not where the attachment ends before.
   std::function<void()> on_replayed;
+  // Null: pages that are there stay. Otherwise `register_ranges` has to be true, and `drain` false;
+  // the attachment does not outlive the agent.
+  std::unique_ptr<FarMemory> far;
 };
 
 // Counters since the attachment began, and its state now.
@@ -105,6 +115,7 @@ struct AttachmentStats {
   uint64_t present_pages = 0;  // of those, filled
   uint64_t poisoned_pages = 0;
   uint64_t zero_pages = 0;  // discarded, or known to be a hole: not filled before they are touched
+  LocalMemoryStats local;   // of far memory; all 0 elsewhere
   bool drained = false;     // everything that was left when the drain began was fetched
   uint64_t waiting_faults = 0;       // pages that some thread of the target waits for now
   double oldest_wait_seconds = 0;    // how long the oldest of those waits
@@ -165,6 +176,21 @@ struct AttachmentStats {
   double store_p50_us = 0, store_p99_us = 0;
 };
 
+// Those of VisitFields() that are of far memory.
+template <typename Stats, typename Visit>
+void VisitLocalFields(Stats& local, Visit& visit) {
+  visit("budget_pages", local.budget_pages);
+  visit("resident_pages", local.resident_pages);
+  visit("staged_pages", local.staged_pages);
+  visit("unwritten_pages", local.unwritten_pages);
+  visit("evicted_pages_total", local.evicted_pages_total);
+  visit("returned_pages_total", local.returned_pages_total);
+  visit("written_pages_total", local.written_pages_total);
+  visit("clean_pages_total", local.clean_pages_total);
+  visit("evicted_zero_pages_total", local.zero_pages_total);
+  visit("deferred_faults_total", local.deferred_faults_total);
+}
+
 // Calls `visit` with the name and the value of each field, in their order.
 template <typename Stats, typename Visit>
 void VisitFields(Stats& stats, Visit visit) {
@@ -177,6 +203,7 @@ void VisitFields(Stats& stats, Visit visit) {
   visit("present_pages", stats.present_pages);
   visit("poisoned_pages", stats.poisoned_pages);
   visit("zero_pages", stats.zero_pages);
+  VisitLocalFields(stats.local, visit);
   visit("drained", stats.drained);
   visit("waiting_faults", stats.waiting_faults);
   visit("oldest_wait_seconds", stats.oldest_wait_seconds);

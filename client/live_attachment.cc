@@ -144,6 +144,32 @@ void LiveAttachment::StartReplay(std::shared_ptr<const PageSet> working_set,
   environment_.timers->After(SteadyClock::duration(0), [replay] { replay->Run(); });
 }
 
+void LiveAttachment::StartEvicting(std::unique_ptr<PageExtractor> extractor, FarMemory far) {
+  std::unique_ptr<AreaScanner> scanner;
+  if (far.least_area > 0) {
+    scanner = std::make_unique<AreaScanner>(memory_, pid_, far.least_area, far.excluded);
+  }
+  MutexLock lock(mu_);
+  if (closed_) return;
+  freeze_ = std::move(far.freeze);
+  evictor_ = std::make_unique<Evictor>(memory_, std::move(extractor), std::move(far.sink), fetcher_,
+                                       ahead_, std::move(scanner), this);
+  evictor_->Start();
+}
+
+void LiveAttachment::StopEvicting() {
+  std::unique_ptr<Evictor> evictor;
+  {
+    MutexLock lock(mu_);
+    evictor = std::move(evictor_);
+  }
+  if (evictor == nullptr) return;
+  evictor->Stop();
+  // Nobody is left who writes them, so that they are as far away as those at the source.
+  SharedLock lock(memory_->space.map_changing_lock());
+  memory_->table->SetAll(memory_->table->range(), PageState::kAbsent);
+}
+
 void LiveAttachment::StartForked() {
   if (closed_) return;
   if (absl::Status status = Start(); !status.ok()) {
@@ -165,6 +191,7 @@ void LiveAttachment::Close() {
     environment_.loop->Remove(memory_->uffd->fd());
     if (pidfd_) environment_.loop->Remove(pidfd_.get());
   }
+  StopEvicting();
   fetcher_->Stop();
   if (memory_->journal != nullptr) memory_->journal->Remove();
   environment_.loop->Post([self = shared_from_this()] { self->reader_.ReleaseChildren(); });
@@ -186,6 +213,7 @@ void LiveAttachment::OnDrained(uint64_t left) {
 }
 
 void LiveAttachment::SecureAbsentPages() {
+  StopEvicting();
   PoisonAbsentPages();
   // Pages that were on the move are found now.
   const auto patience_ends = SteadyClock::now() + kPoisonPatience;
@@ -376,6 +404,20 @@ void LiveAttachment::OnFork(std::shared_ptr<PagedMemory> memory) {
   environment_.on_fork(*this, std::move(memory));
 }
 
+absl::StatusOr<std::shared_ptr<PageSource>> LiveAttachment::ForkSource() {
+  if (memory_->local == nullptr) return nullptr;
+  MutexLock lock(mu_);
+  if (evictor_ == nullptr) return source_;  // a child's own child, or the end is near
+  if (freeze_ == nullptr) {
+    return absl::FailedPreconditionError(
+        "its far memory is of files, which two processes cannot share; it has to be kept from "
+        "children (MADV_DONTFORK)");
+  }
+  auto source = std::make_shared<ForkedSource>(source_, freeze_, environment_.timers);
+  evictor_->HoldWritesFor(source);
+  return source;
+}
+
 bool LiveAttachment::KnowsProcess(pid_t thread) {
   if (pid_ != 0 || identified_ || !CanBeIdentified()) return true;
   if (!identifying_.exchange(true)) {
@@ -479,6 +521,7 @@ AttachmentStats LiveAttachment::Stats() const {
   stats.present_pages = memory_->table->CountOf(PageState::kPresent).raw();
   stats.poisoned_pages = memory_->table->CountOf(PageState::kPoisoned).raw();
   stats.zero_pages = memory_->table->CountOf(PageState::kZero).raw();
+  if (memory_->local != nullptr) stats.local = memory_->local->Stats();
   stats.drained = drained_;
   stats.waiting_faults = memory_->queue.size();
   stats.oldest_wait_seconds = SecondsSince(memory_->queue.Oldest());
@@ -517,20 +560,24 @@ AttachmentStats LiveAttachment::Stats() const {
   stats.fault_max_us = counters.fault_latency.MaxMicros();
   stats.read_ns_sum = counters.read_ns_sum;
   stats.filled_ns_sum = counters.filled_ns_sum;
+  AddStages(counters, &stats);
+  return stats;
+}
+
+void LiveAttachment::AddStages(const FaultCounters& counters, AttachmentStats* stats) const {
   const auto quantiles = [](const LatencyHistogram& stage, double* p50, double* p99) {
     *p50 = stage.QuantileMicros(0.5);
     *p99 = stage.QuantileMicros(0.99);
   };
-  quantiles(counters.map_stage, &stats.map_p50_us, &stats.map_p99_us);
-  quantiles(counters.resolve_stage, &stats.resolve_p50_us, &stats.resolve_p99_us);
-  quantiles(counters.answer_stage, &stats.answer_p50_us, &stats.answer_p99_us);
-  quantiles(counters.fill_stage, &stats.fill_p50_us, &stats.fill_p99_us);
+  quantiles(counters.map_stage, &stats->map_p50_us, &stats->map_p99_us);
+  quantiles(counters.resolve_stage, &stats->resolve_p50_us, &stats->resolve_p99_us);
+  quantiles(counters.answer_stage, &stats->answer_p50_us, &stats->answer_p99_us);
+  quantiles(counters.fill_stage, &stats->fill_p50_us, &stats->fill_p99_us);
   if (const FetchStages* stages = fetcher_->source().stages()) {
-    quantiles(stages->wire, &stats.wire_p50_us, &stats.wire_p99_us);
-    quantiles(stages->server, &stats.server_p50_us, &stats.server_p99_us);
-    quantiles(stages->store, &stats.store_p50_us, &stats.store_p99_us);
+    quantiles(stages->wire, &stats->wire_p50_us, &stats->wire_p99_us);
+    quantiles(stages->server, &stats->server_p50_us, &stats->server_p99_us);
+    quantiles(stages->store, &stats->store_p50_us, &stats->store_p99_us);
   }
-  return stats;
 }
 
 }  // namespace faultline

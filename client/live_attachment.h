@@ -11,6 +11,8 @@
 #include "client/attachment.h"
 #include "client/descriptor_reserve.h"
 #include "client/event_loop.h"
+#include "client/evict/evictor.h"
+#include "client/evict/far_memory.h"
 #include "client/fault/drainer.h"
 #include "client/fault/fault_reader.h"
 #include "client/fault/fetcher.h"
@@ -62,6 +64,8 @@ class LiveAttachment final : public Target,
   void StartDrain();
   // The same, behind a fetch of `working_set`; `on_replayed`, which may be null, is called between.
   void StartReplay(std::shared_ptr<const PageSet> working_set, std::function<void()> on_replayed);
+  // Of far memory: pages leave from here on where there is no room for them.
+  void StartEvicting(std::unique_ptr<PageExtractor> extractor, FarMemory far);
   // Starts serving a forked child.
   void StartForked();
   // Ends it, without a look at pages that are not filled. Safe to call twice.
@@ -85,6 +89,7 @@ class LiveAttachment final : public Target,
   bool Kill(const std::string& reason) override;
   void Gone() override;
   void OnFork(std::shared_ptr<PagedMemory> memory) override;
+  absl::StatusOr<std::shared_ptr<PageSource>> ForkSource() override;
   bool KnowsProcess(pid_t thread) override;
   bool IsRunning() override;
   std::vector<AddressRange> MappedParts(AddressRange range) override;
@@ -109,6 +114,8 @@ class LiveAttachment final : public Target,
   bool ServesOneOf(const std::vector<VmArea>& areas) const;
   void PoisonAbsentPages();
   std::vector<PageRange> AbsentPages() const;
+  void StopEvicting();
+  void AddStages(const FaultCounters& counters, AttachmentStats* stats) const;
   void OnDrained(uint64_t left);
 
   const AttachmentId id_, parent_;
@@ -134,6 +141,8 @@ class LiveAttachment final : public Target,
   std::atomic<bool> out_of_descriptors_ = false;
   mutable Mutex mu_;
   UniqueFd pidfd_ ABSL_GUARDED_BY(mu_);
+  ForkedSource::Freeze freeze_ ABSL_GUARDED_BY(mu_);       // of far memory
+  std::unique_ptr<Evictor> evictor_ ABSL_GUARDED_BY(mu_);  // of far memory, until it is closed
 };
 
 }  // namespace faultline

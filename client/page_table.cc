@@ -40,7 +40,7 @@ constexpr uint64_t Mask(uint64_t first, uint64_t count) {
 
 // `word` with the pages in `mask` set to `state`, but for those whose change is not legal.
 uint64_t Changed(uint64_t word, uint64_t mask, PageState state) {
-  if (state == PageState::kPoisoned) {
+  if (state != PageState::kPresent && state != PageState::kZero) {
     for (uint64_t i = 0; i < kWordPages; ++i) {
       if (!IsLegalChange(StateAt(word, i), state)) mask &= ~Mask(i, 1);
     }
@@ -83,9 +83,12 @@ struct Chunk {
 // What stands for chunks that are in one state throughout, until one of their pages differs. Null
 // for kAbsent.
 Chunk* Uniform(PageState state) {
-  static const std::array<Chunk*, kPageStates> chunks = {nullptr, new Chunk(PageState::kPresent),
+  static const std::array<Chunk*, kPageStates> chunks = {nullptr,
+                                                         new Chunk(PageState::kPresent),
                                                          new Chunk(PageState::kZero),
-                                                         new Chunk(PageState::kPoisoned)};
+                                                         new Chunk(PageState::kPoisoned),
+                                                         new Chunk(PageState::kEvicting),
+                                                         new Chunk(PageState::kStaged)};
   return chunks[static_cast<size_t>(state)];
 }
 
@@ -134,7 +137,7 @@ class PageTable::Directory {
   PageState Get(uint64_t page) const {
     return StateIn(entry(page / kChunkPages).load(std::memory_order_acquire), page % kChunkPages);
   }
-  bool Set(uint64_t page, PageState state);
+  bool Set(uint64_t page, PageState state, std::optional<PageState> from = std::nullopt);
   void SetAll(uint64_t first, uint64_t count, PageState state);
   // Of the `count` pages from `first` on, those from the front that are in `state`.
   uint64_t RunOf(PageState state, uint64_t first, uint64_t count) const;
@@ -228,13 +231,13 @@ absl::StatusOr<std::unique_ptr<PageTable::Directory>> PageTable::Directory::Clon
   return created;
 }
 
-bool PageTable::Directory::Set(uint64_t page, PageState state) {
+bool PageTable::Directory::Set(uint64_t page, PageState state, std::optional<PageState> from) {
   Note(page, 1, state);
   const Entry seen = entry(page / kChunkPages).load(std::memory_order_acquire);
   if ((seen & kOwned) == 0) {
     // Not worth a copy where nothing changes.
     const PageState old = StateIn(seen, page % kChunkPages);
-    if (!IsLegalChange(old, state)) return false;
+    if ((from && old != *from) || !IsLegalChange(old, state)) return false;
     if (old == state) return true;
   }
   Chunk* chunk = (seen & kOwned) != 0 ? ToChunk(seen) : Own(page / kChunkPages);
@@ -244,7 +247,7 @@ bool PageTable::Directory::Set(uint64_t page, PageState state) {
   PageState old;
   do {
     old = StateAt(old_word, page % kWordPages);
-    if (!IsLegalChange(old, state)) return false;
+    if ((from && old != *from) || !IsLegalChange(old, state)) return false;
     if (old == state) return true;
   } while (!word.compare_exchange_weak(old_word, (old_word & ~mask) | (Fill(state) & mask),
                                        std::memory_order_relaxed));
@@ -254,7 +257,18 @@ bool PageTable::Directory::Set(uint64_t page, PageState state) {
 }
 
 void PageTable::Directory::SetAll(uint64_t first, uint64_t count, PageState state) {
-  if (state == PageState::kAbsent) return;  // legal where it is no change only
+  if (state == PageState::kAbsent) {
+    // Only what is staged changes, of which there is little.
+    while (count > 0) {
+      const uint64_t here = std::min(count, kChunkPages - first % kChunkPages);
+      const auto uniform = UniformState(entry(first / kChunkPages).load(std::memory_order_acquire));
+      const bool any = !uniform || *uniform == PageState::kStaged;
+      for (uint64_t page = first; any && page < first + here; ++page) Set(page, state);
+      first += here;
+      count -= here;
+    }
+    return;
+  }
   Note(first, count, state);
   while (count > 0) {
     const uint64_t index = first / kChunkPages;
@@ -282,7 +296,8 @@ bool PageTable::Directory::ReplaceAll(uint64_t index, PageState state) {
       if (*uniform == state || !IsLegalChange(*uniform, state)) return true;
       delta[static_cast<size_t>(*uniform)] -= kChunkPages;
     } else {
-      if (state == PageState::kPoisoned) return false;  // not legal for all of them, perhaps
+      if (state != PageState::kPresent && state != PageState::kZero)
+        return false;  // not legal for all of them, perhaps
       for (const auto& word : ToChunk(old)->words) {
         AddPages(delta, word.load(std::memory_order_relaxed), -1);
       }
@@ -371,12 +386,16 @@ uint64_t PageTable::Directory::RunOf(PageState state, uint64_t first, uint64_t c
 bool IsLegalChange(PageState from, PageState to) {
   switch (to) {
     case PageState::kAbsent:
-      return from == PageState::kAbsent;
+      return from == PageState::kAbsent || from == PageState::kStaged;
+    case PageState::kEvicting:
+      return from == PageState::kPresent || from == PageState::kEvicting;
+    case PageState::kStaged:
+      return from == PageState::kEvicting || from == PageState::kStaged;
     case PageState::kPresent:
     case PageState::kZero:
       return true;
     case PageState::kPoisoned:
-      return from != PageState::kPresent;
+      return from == PageState::kAbsent || from == PageState::kZero || from == PageState::kPoisoned;
   }
   return false;
 }
@@ -435,6 +454,10 @@ PageState PageTable::Get(PageIndex page) const {
 
 bool PageTable::Set(PageIndex page, PageState state) {
   return FirstPart(PageRange::Single(page)).directory->Set(Slot(page), state);
+}
+
+bool PageTable::Exchange(PageIndex page, PageState from, PageState to) {
+  return FirstPart(PageRange::Single(page)).directory->Set(Slot(page), to, from);
 }
 
 TakenPages::FillNote PageTable::NoteFill(PageIndex first) {

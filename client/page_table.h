@@ -24,10 +24,14 @@ enum class PageState : uint8_t {
   kZero,      // discarded by the target: reads as zero, whatever the source holds; or not touched,
               // and a hole there
   kPoisoned,  // could not be had: access gets SIGBUS
+  // Of far memory only (evict/local_memory.h):
+  kEvicting,  // being taken out of memory, or not
+  kStaged,    // taken out, and kept by the agent
 };
-inline constexpr int kPageStates = 4;
+inline constexpr int kPageStates = 6;
 
-// Whether a page in this state is fetched when it faults; the others are filled with zeros.
+// Whether a page in this state is fetched when it faults; the others are filled with what is here:
+// zeros, or what is staged.
 constexpr bool IsFetched(PageState state) {
   return state == PageState::kAbsent || state == PageState::kPoisoned;
 }
@@ -37,6 +41,7 @@ constexpr bool IsFetched(PageState state) {
 //   present -> present (filled by someone else before), zero
 //   zero -> present (filled with zeros), zero, poisoned
 //   poisoned -> present (a late fill heals it), zero, poisoned
+//   present -> evicting -> present, zero, staged; staged -> present, zero, absent
 bool IsLegalChange(PageState from, PageState to);
 
 // Thread-safe. Get is lock-free, and so is Set but for the first change of a chunk, and the first
@@ -69,6 +74,8 @@ class PageTable {
   PageState Get(PageIndex page) const;
   // A change that is not legal leaves the page as it is, and returns false.
   bool Set(PageIndex page, PageState state);
+  // Set(), where the page is in state `from`; false where it is in another.
+  bool Exchange(PageIndex page, PageState from, PageState to);
   // Set() for each of `pages`, much faster; pages whose change is not legal stay as they are.
   void SetAll(PageRange pages, PageState state);
   // To be held from before pages from `first` on, all in one range of shared memory or outside of

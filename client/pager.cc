@@ -13,6 +13,8 @@
 
 #include "client/descriptor_reserve.h"
 #include "client/event_loop.h"
+#include "client/evict/far_memory.h"
+#include "client/evict/local_memory.h"
 #include "client/fault/paged_memory.h"
 #include "client/live_attachment.h"
 #include "client/process_maps.h"
@@ -51,6 +53,10 @@ std::vector<AddressRange> AskForAreas(pid_t pid, std::vector<Mapping>* mappings)
   return undeclared;
 }
 
+bool IsWholeProcess(const AttachRequest& request) {
+  return request.far != nullptr && request.far->least_area > 0;
+}
+
 absl::StatusOr<std::unique_ptr<PageTable>> MakeTable(const std::vector<Mapping>& mappings,
                                                      std::shared_ptr<TakenPages> taken) {
   std::vector<PageRange> shared;
@@ -66,7 +72,7 @@ absl::StatusOr<std::unique_ptr<PageTable>> MakeTable(const std::vector<Mapping>&
 // Null where the attachment is not to survive this process, or cannot.
 std::unique_ptr<AttachmentJournal> MakeJournal(const AttachRequest& request, AttachmentId id,
                                                const Journal* journal) {
-  if (journal == nullptr) return nullptr;
+  if (journal == nullptr || request.far != nullptr) return nullptr;
   const absl::StatusOr<ProcessIdentity> process = IdentityOf(request.pid);
   absl::Status status = process.status();
   if (process.ok()) {
@@ -96,20 +102,35 @@ std::unique_ptr<AttachmentJournal> MakeJournal(const AttachRequest& request, Att
 absl::StatusOr<std::shared_ptr<PagedMemory>> PrepareMemory(
     AttachRequest* request, const std::vector<AddressRange>& undeclared,
     std::unique_ptr<AttachmentJournal> journal) {
-  constexpr uint64_t kFeatures = uapi::kFeatureEventFork | uapi::kFeatureEventRemap |
-                                 uapi::kFeatureEventRemove | uapi::kFeatureEventUnmap |
-                                 uapi::kFeatureThreadId;
+  uint64_t features = uapi::kFeatureEventFork | uapi::kFeatureEventRemap |
+                      uapi::kFeatureEventRemove | uapi::kFeatureEventUnmap | uapi::kFeatureThreadId;
+  FarMemory* const far = request->far.get();
+  std::unique_ptr<LocalMemory> local;
+  if (far != nullptr) {
+    if (far->protection == Uffd::Protection::kWriteToo) {
+      features |= uapi::kFeaturePagefaultFlagWp | uapi::kFeatureWpHugetlbfsShmem;
+    }
+    local = std::make_unique<LocalMemory>(far->budget, far->stage, std::move(far->policy));
+  }
   uffd_msg* const buffer = journal != nullptr ? journal->messages() : nullptr;
   absl::StatusOr<std::unique_ptr<Uffd>> uffd =
-      request->register_ranges ? AdoptFreshUffd(std::move(request->uffd), kFeatures, buffer)
+      request->register_ranges ? AdoptFreshUffd(std::move(request->uffd), features, buffer)
                                : AdoptUffd(std::move(request->uffd), buffer);
   if (!uffd.ok()) return uffd.status();
+  if (IsWholeProcess(*request) && ((*uffd)->features() & uapi::kFeatureEventFork) == 0) {
+    return absl::FailedPreconditionError(
+        "the agent may not ask for fork events (it needs CAP_SYS_PTRACE): children of the process "
+        "would read zeros");
+  }
   absl::StatusOr<std::unique_ptr<PageTable>> table =
-      MakeTable(request->mappings, journal != nullptr ? journal->taken() : nullptr);
+      IsWholeProcess(*request)
+          ? PageTable::Create({PageIndex(0), request->source->size()}, {})
+          : MakeTable(request->mappings, journal != nullptr ? journal->taken() : nullptr);
   if (!table.ok()) return table.status();
-  auto memory = std::make_shared<PagedMemory>(*std::move(uffd), request->mappings,
-                                              *std::move(table), std::move(journal));
+  auto memory = std::make_shared<PagedMemory>(
+      *std::move(uffd), request->mappings, *std::move(table), std::move(journal), std::move(local));
   ExclusiveLock lock(memory->space.map_changing_lock());
+  if (far != nullptr && far->fresh) memory->table->SetAll(memory->table->range(), PageState::kZero);
   // Of what the Pager registers itself, it knows that it is all declared.
   if (!request->register_ranges) memory->space.SetUndeclared(undeclared);
   if (memory->journal != nullptr) {
@@ -156,9 +177,10 @@ void NotePresent(pid_t pid, PagedMemory* memory) {
   }
 }
 
-absl::Status RegisterAll(const std::vector<Mapping>& mappings, Uffd* uffd) {
+absl::Status RegisterAll(const std::vector<Mapping>& mappings, Uffd::Protection protection,
+                         Uffd* uffd) {
   for (size_t i = 0; i < mappings.size(); ++i) {
-    absl::Status status = uffd->Register({mappings[i].address, mappings[i].size});
+    absl::Status status = uffd->Register({mappings[i].address, mappings[i].size}, protection);
     if (status.ok()) continue;
     for (size_t j = 0; j < i; ++j) {
       uffd->Unregister({mappings[j].address, mappings[j].size}).IgnoreError();
@@ -166,6 +188,18 @@ absl::Status RegisterAll(const std::vector<Mapping>& mappings, Uffd* uffd) {
     return status;
   }
   return absl::OkStatus();
+}
+
+// `request.far` may have been moved from, but for its plain values.
+absl::Status RegisterRequested(const AttachRequest& request, Uffd* uffd) {
+  if (request.far == nullptr) {
+    return RegisterAll(request.mappings, Uffd::Protection::kNone, uffd);
+  }
+  if (request.far->staging.length > 0) {
+    absl::Status status = uffd->Register(request.far->staging);
+    if (!status.ok()) return status;
+  }
+  return RegisterAll(request.mappings, request.far->protection, uffd);
 }
 
 class PagerOnThreads final : public Pager {
@@ -179,16 +213,7 @@ class PagerOnThreads final : public Pager {
   ~PagerOnThreads() override { Stop(); }
 
   absl::StatusOr<AttachmentId> Attach(AttachRequest request) override {
-    if (!request.pidfd) {
-      request.pidfd = UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, request.pid, 0)));
-      if (!request.pidfd) {
-        return absl::ErrnoToStatus(errno, absl::StrCat("pidfd_open of pid ", request.pid));
-      }
-    }
-    if (absl::Status status = CheckMappings(request.mappings, request.source->size());
-        !status.ok()) {
-      return status;
-    }
+    if (absl::Status checked = Check(&request); !checked.ok()) return checked;
     const std::vector<AddressRange> undeclared = AskForAreas(request.pid, &request.mappings);
     const AttachmentId id = NewId();
     std::unique_ptr<AttachmentJournal> journal = MakeJournal(request, id, journal_);
@@ -197,6 +222,14 @@ class PagerOnThreads final : public Pager {
     if (!memory.ok()) {
       if (journal_ != nullptr) journal_->Remove(id);
       return memory.status();
+    }
+
+    std::unique_ptr<PageExtractor> extractor;
+    if (request.far != nullptr) {
+      absl::StatusOr<std::unique_ptr<PageExtractor>> made =
+          request.far->new_extractor((*memory)->uffd.get(), &(*memory)->space);
+      if (!made.ok()) return made.status();
+      extractor = *std::move(made);
     }
 
     AttachedProcess process;
@@ -215,10 +248,13 @@ class PagerOnThreads final : public Pager {
       }
       attachment =
           Add(std::move(process), request.options, request.source, *memory, request.recorder);
+      if (request.far != nullptr) {
+        attachment->StartEvicting(std::move(extractor), std::move(*request.far));
+      }
       status = attachment->Start();
     }
     if (status.ok() && request.register_ranges) {
-      status = RegisterAll(request.mappings, (*memory)->uffd.get());
+      status = RegisterRequested(request, (*memory)->uffd.get());
     }
     if (!status.ok()) {
       CloseUnstarted(*attachment);
@@ -229,14 +265,7 @@ class PagerOnThreads final : public Pager {
     } else {
       attachment->StartDrain();
     }
-    LogInfo(absl::StrCat(attachment->Name(), ": began, ", request.mappings.size(), " mappings, ",
-                         attachment->Stats().tracked_pages, " pages",
-                         serial_ ? ", one thread" : ""));
-    if (((*memory)->uffd->features() & uapi::kFeatureEventFork) == 0) {
-      LogDebug(absl::StrCat(attachment->Name(),
-                            ": its userfaultfd does not tell of forks: memory that a child "
-                            "inherits is not served"));
-    }
+    LogBegin(*attachment, request, **memory);
     return attachment->id();
   }
 
@@ -324,6 +353,54 @@ class PagerOnThreads final : public Pager {
     }
   }
 
+  void LogBegin(const LiveAttachment& attachment, const AttachRequest& request,
+                const PagedMemory& memory) const {
+    LogInfo(absl::StrCat(attachment.Name(), ": began, ", request.mappings.size(), " mappings, ",
+                         attachment.Stats().tracked_pages, " pages",
+                         serial_ ? ", one thread" : ""));
+    if ((memory.uffd->features() & uapi::kFeatureEventFork) == 0) {
+      LogDebug(absl::StrCat(attachment.Name(),
+                            ": its userfaultfd does not tell of forks: memory that a child "
+                            "inherits is not served"));
+    }
+  }
+
+  // What can be known of a request before anything is done. Opens the pidfd, where there is none.
+  absl::Status Check(AttachRequest* request) const {
+    if (!request->pidfd) {
+      request->pidfd = UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, request->pid, 0)));
+      if (!request->pidfd) {
+        return absl::ErrnoToStatus(errno, absl::StrCat("pidfd_open of pid ", request->pid));
+      }
+    }
+    if (absl::Status status = CheckFar(*request); !status.ok()) return status;
+    if (IsWholeProcess(*request)) return absl::OkStatus();
+    return CheckMappings(request->mappings, request->source->size());
+  }
+
+  absl::Status CheckFar(const AttachRequest& request) const {
+    const FarMemory* const far = request.far.get();
+    if (far == nullptr) return absl::OkStatus();
+    if (serial_) {
+      return absl::FailedPreconditionError(
+          "far memory needs a kernel whose fills exclude events (Linux 6.9), and an agent that is "
+          "not told to fill from one thread (--fill-mode)");
+    }
+    if (!request.register_ranges) {
+      return absl::InvalidArgumentError("far memory has to be registered by the agent");
+    }
+    if (request.options.drain) {
+      return absl::InvalidArgumentError(
+          "far memory cannot be drained: there is no room for all of it");
+    }
+    if (far->budget < LocalMemory::kMinBudget) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a budget of ", far->budget.in_bytes(), " bytes is too little; at least ",
+                       LocalMemory::kMinBudget.in_bytes(), " are needed"));
+    }
+    return absl::OkStatus();
+  }
+
   AttachmentId NewId() {
     MutexLock lock(mu_);
     return next_id_++;
@@ -368,7 +445,9 @@ class PagerOnThreads final : public Pager {
     {
       MutexLock lock(mu_);
       process.id = next_id_++;
-      child = Add(std::move(process), parent.options(), parent.source(), std::move(memory),
+      std::shared_ptr<PageSource> source = memory->forked_source;
+      if (source == nullptr) source = parent.source();
+      child = Add(std::move(process), parent.options(), std::move(source), std::move(memory),
                   parent.recorder());
     }
     child->StartForked();

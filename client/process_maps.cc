@@ -20,14 +20,19 @@
 namespace faultline {
 namespace {
 
-std::vector<VmArea> Read(const std::string& path) {
+std::vector<VmArea> Read(const std::string& file_name) {
   std::vector<VmArea> areas;
-  std::ifstream file(path);
+  std::ifstream file(file_name);
   for (std::string line; std::getline(file, line);) {
     unsigned long start, end;
+    unsigned long inode = 0;
+    int name = 0;
     char permissions[5];
-    if (sscanf(line.c_str(), "%lx-%lx %4s", &start, &end, permissions) == 3) {
-      areas.push_back({{start, end - start}, permissions[3] == 's'});
+    if (sscanf(line.c_str(), "%lx-%lx %4s %*x %*s %lu %n", &start, &end, permissions, &inode,
+               &name) == 4) {
+      const absl::string_view path = absl::string_view(line).substr(static_cast<size_t>(name));
+      const bool named = !path.empty() && path != "[heap]" && !absl::StartsWith(path, "[anon:");
+      areas.push_back({{start, end - start}, permissions[3] == 's', inode == 0 && !named});
     } else if (!areas.empty() && absl::StartsWith(line, "VmFlags:")) {
       areas.back().wipe_on_fork = absl::StrContains(line, " wf");
       areas.back().registered = absl::StrContains(line, " um");

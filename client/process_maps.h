@@ -16,6 +16,7 @@ namespace faultline {
 struct VmArea {
   AddressRange range;
   bool shared = false;
+  bool anonymous = false;  // of no file, and nothing of the kernel's (a stack, vdso)
   // From ReadSmaps() only.
   bool wipe_on_fork = false;
   bool registered = false;  // with some userfaultfd, for missing pages

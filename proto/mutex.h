@@ -86,6 +86,8 @@ class ABSL_LOCKABLE SharedMutex {
   void Unlock() ABSL_UNLOCK_FUNCTION() { pthread_rwlock_unlock(&lock_); }
   void LockShared() ABSL_SHARED_LOCK_FUNCTION() { pthread_rwlock_rdlock(&lock_); }
   void UnlockShared() ABSL_UNLOCK_FUNCTION() { pthread_rwlock_unlock(&lock_); }
+  // Tells the analysis, where it cannot know, that a caller holds one side. Checks nothing.
+  void AssertSharedHeld() const ABSL_ASSERT_SHARED_LOCK() {}
 
  private:
   pthread_rwlock_t lock_;

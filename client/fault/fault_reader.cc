@@ -72,7 +72,7 @@ absl::StatusOr<size_t> FaultReader::ReadBatch() {
     read = memory_->uffd->Read(&events_);
     for (UffdEvent& event : events_) {
       if (const auto* fault = std::get_if<FaultEvent>(&event)) {
-        faults_.push_back(fault->address);
+        (fault->write_protected ? held_writes_ : faults_).push_back(fault->address);
         last_thread_ = fault->thread;
       } else {
         Apply(event);
@@ -147,14 +147,28 @@ void FaultReader::Apply(ForkEvent& event) {
   absl::StatusOr<std::unique_ptr<PageTable>> table = memory_->table->Clone();
   absl::StatusOr<std::unique_ptr<Uffd>> uffd =
       AdoptForkedUffd(std::move(event.uffd), memory_->uffd->features());
-  if (!table.ok() || !uffd.ok()) {
+  absl::StatusOr<std::shared_ptr<PageSource>> source = host_->ForkSource();
+  if (!table.ok() || !uffd.ok() || !source.ok()) {
     // Its pages would turn into zeros as soon as its uffd is closed.
-    target_->Kill(absl::StrCat(target_->Name(), ": a forked child cannot be served: ",
-                               (table.ok() ? uffd.status() : table.status()).ToString()));
+    const absl::Status& why = !table.ok()  ? table.status()
+                              : !uffd.ok() ? uffd.status()
+                                           : source.status();
+    target_->Kill(
+        absl::StrCat(target_->Name(), ": a forked child cannot be served: ", why.ToString()));
     if (uffd.ok()) static_cast<void>(uffd->release());  // left open: it waits, and reads no zeros
     return;
   }
   auto child = std::make_shared<PagedMemory>(*std::move(uffd), *memory_, *std::move(table));
+  child->forked_source = *std::move(source);
+  if (child->local != nullptr) {
+    // What was about to be taken out of the parent's memory is in the child's.
+    PageTable& pages = *child->table;
+    for (PageRange rest = pages.range(); !rest.empty();) {
+      const PageRange run{rest.first, pages.RunOfSameState(rest)};
+      if (pages.Get(run.first) == PageState::kEvicting) pages.SetAll(run, PageState::kPresent);
+      rest = PageRange::Between(run.end(), rest.end());
+    }
+  }
   {
     ExclusiveLock lock(child->space.map_changing_lock());
     child->space.MatchFork([&](AddressRange range) { return child->uffd->IsRegistered(range); });
@@ -204,8 +218,11 @@ void FaultReader::Discard(const AddressSpace::Part& part) {
   PageTable& table = *memory_->table;
   if (!part.shared || shared_discard_ == SharedDiscard::kZero) {
     table.SetAll(part.pages(), PageState::kZero);
+    if (memory_->local != nullptr) memory_->local->OnDiscarded(part.pages());
     return;
   }
+  // What was evicted is missing without having been punched.
+  if (memory_->local != nullptr) return;
   // The event does not tell MADV_DONTNEED, after which shared memory keeps its pages, from
   // MADV_REMOVE, which punches a hole. A shared page that was filled and is missing afterwards was
   // punched, so it is zero; one that never was filled is still at the source.
@@ -242,7 +259,27 @@ void FaultReader::WakeAll(AddressRange range) {
   memory_->uffd->Wake(range);
 }
 
+// A write that met the protection of a page that is being evicted: who waits is served as if the
+// page was missing, which it is by now or will be; or looks again where it has stayed.
+void FaultReader::ResolveHeldWrites() {
+  SharedLock lock(memory_->space.map_changing_lock());
+  for (uint64_t address : held_writes_) {
+    const std::optional<PageIndex> page = memory_->space.PageAt(address);
+    if (page && memory_->table->Get(*page) != PageState::kPresent) {
+      faults_.push_back(address);
+    } else {
+      woken_.push_back({address, kPageSize});
+    }
+  }
+  held_writes_.clear();
+}
+
 void FaultReader::Resolve() {
+  if (!held_writes_.empty()) {
+    ResolveHeldWrites();
+    for (AddressRange range : woken_) WakeAll(range);
+    woken_.clear();
+  }
   if (faults_.empty()) return;
   if (last_thread_ != 0 && !host_->KnowsProcess(last_thread_)) return;  // they are kept
   FaultCounters& counters = memory_->counters;
@@ -281,6 +318,12 @@ void FaultReader::Demand() {
       if (is_fetched(page)) observers_.recorder->Record(page);
     }
   }
+  if (LocalMemory* const local = memory_->local.get(); local != nullptr) {
+    std::erase_if(demanded_, [&](PageIndex page) {
+      const PageState state = memory_->table->Get(page);
+      return state != PageState::kStaged && state != PageState::kEvicting && !local->Admit(page);
+    });
+  }
   ReadAhead* const ahead = observers_.ahead.get();
   if (ahead != nullptr) {  // in the order of the faults, which it learns from
     std::erase_if(demanded_,
@@ -296,7 +339,7 @@ void FaultReader::Demand() {
          ++i) {
       run.count += PageCount(1);
     }
-    fetched ? fetcher_->Demand(run) : fetcher_->Zero(run);
+    fetched ? fetcher_->Demand(run) : fetcher_->FillLocal(run);
   }
   if (ahead != nullptr) ahead->FetchAhead();
 }

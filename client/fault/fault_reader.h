@@ -3,6 +3,7 @@
 #define FAULTLINE_CLIENT_FAULT_FAULT_READER_H_
 
 #include <absl/status/status.h>
+#include <absl/status/statusor.h>
 
 #include <memory>
 #include <string>
@@ -11,6 +12,7 @@
 #include "client/fault/fetcher.h"
 #include "client/fault/paged_memory.h"
 #include "client/fault/read_ahead.h"
+#include "client/source/page_source.h"
 #include "client/source/working_sets.h"
 #include "proto/mutex.h"
 
@@ -24,6 +26,10 @@ class ReaderHost {
   // A child was forked, and all that happened to its memory by then is known; `memory` is its own
   // from here on. Not called with any lock held.
   virtual void OnFork(std::shared_ptr<PagedMemory> memory) = 0;
+  // What the memory of a child that has forked just now is fetched from, where its parent's is
+  // written to; null where the parent's is never. FAILED_PRECONDITION where it cannot be had.
+  // Called with the map-changing lock held.
+  virtual absl::StatusOr<std::shared_ptr<PageSource>> ForkSource() = 0;
   // The target's thread `thread` has faulted. False where faults have to wait until the process
   // that it belongs to was looked at: then Drain() is to be called again.
   virtual bool KnowsProcess(pid_t thread) = 0;
@@ -89,6 +95,7 @@ class FaultReader {
   void NoteEvent(const char* name, AddressRange range);
   void WakeAll(AddressRange range);
   void Resolve();
+  void ResolveHeldWrites();
   // Has what the faults in demanded_ wait for fetched or filled.
   void Demand();
   // A fault that was handed over with the uffd but with no mapping: there is no page for it.
@@ -102,8 +109,9 @@ class FaultReader {
   const SharedDiscard shared_discard_;
   // Kept between calls, so that a fault costs no allocation.
   std::vector<UffdEvent> events_;
-  std::vector<uint64_t> faults_;     // addresses, in the order they were read
-  std::vector<AddressRange> woken_;  // whose waiters have to look again
+  std::vector<uint64_t> faults_;       // addresses, in the order they were read
+  std::vector<uint64_t> held_writes_;  // addresses of write-protection faults
+  std::vector<AddressRange> woken_;    // whose waiters have to look again
   std::vector<PageIndex> demanded_;
   // Forked since the address space was last settled.
   std::vector<std::shared_ptr<PagedMemory>> children_;

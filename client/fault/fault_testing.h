@@ -51,6 +51,7 @@ struct FakeMemory {
 class FakeHost final : public ReaderHost {
  public:
   void OnFork(std::shared_ptr<PagedMemory> memory) override { children.push_back(memory); }
+  absl::StatusOr<std::shared_ptr<PageSource>> ForkSource() override { return nullptr; }
   bool KnowsProcess(pid_t) override { return true; }
   bool IsRunning() override { return false; }
   std::vector<AddressRange> MappedParts(AddressRange range) override {

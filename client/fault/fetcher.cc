@@ -111,10 +111,12 @@ bool Fetcher::FetchAhead(PageRange pages, FetchLane lane, std::shared_ptr<FetchT
   return true;
 }
 
-void Fetcher::FillFetched(PageIndex page, const std::byte* bytes) {
+void Fetcher::FillFetched(PageIndex page, const std::byte* bytes, FetchGrace::Token grace) {
   const Entry entry(this);
-  const PageRange single = PageRange::Single(page);
-  if (entry.allowed()) Fill(single, bytes, NewJob(single));
+  if (!entry.allowed()) return;
+  Job job = NewJob(PageRange::Single(page));
+  job.grace = std::move(grace);
+  Fill(job.pages, bytes, job);
 }
 
 void Fetcher::Perform(absl::AnyInvocable<void()> task) {
@@ -126,9 +128,32 @@ void Fetcher::Perform(absl::AnyInvocable<void()> task) {
   if (entry.allowed()) task();
 }
 
-void Fetcher::Zero(PageRange pages) {
+void Fetcher::FillLocal(PageRange pages) {
   const Entry entry(this);
-  if (entry.allowed()) Fill(pages, nullptr, NewJob(pages));
+  if (entry.allowed()) FillLocal(pages, NewHeld());
+}
+
+void Fetcher::FillLocal(PageRange pages, Held held) {
+  const FillReport report = filler_.FillLocal(pages);
+  const PageRange rest = PageRange::Between(pages.first + report.done, pages.end());
+  switch (report.end) {
+    case FillEnd::kDone:
+      return;
+    case FillEnd::kTargetGone:
+      target_->Gone();
+      return;
+    case FillEnd::kFailed:
+      Fail(rest, absl::InternalError(absl::StrCat("fill: ", strerror(report.error))));
+      return;
+    case FillEnd::kTryAgain:
+      Park(held, [this, rest](Held next) { FillLocal(rest, next); });
+      return;
+    case FillEnd::kAtSource:
+      // It was evicted for good since.
+      Try(NewJob(PageRange::Single(rest.first)));
+      FillLocal(PageRange::Between(rest.first + PageCount(1), rest.end()), held);
+      return;
+  }
 }
 
 void Fetcher::Try(Job job) {
@@ -146,6 +171,7 @@ void Fetcher::Start(Job job) {
   const PageRange pages = job.pages;
   const FetchLane lane = job.lane;
   job.asked = SteadyClock::now();
+  job.grace = memory_->HoldGrace();
   if (lane == FetchLane::kDemand) NoteAsked(pages, job.asked);
   source_->Fetch(pages, lane, deadline, [flight = TakeFlight(std::move(job))](auto runs) {
     Fetcher* const fetcher = flight->fetcher.get();
@@ -189,6 +215,7 @@ Fetcher::FlightPtr Fetcher::TakeFlight(Job job) {
 void Fetcher::ReturnFlight::operator()(Flight* flight) const {
   std::unique_ptr<Flight> owned(flight);
   owned->job.ticket.reset();
+  owned->job.grace = {};
   const std::shared_ptr<Fetcher> fetcher = std::move(owned->fetcher);
   if (fetcher == nullptr) return;
   MutexLock lock(fetcher->mu_);
@@ -275,6 +302,7 @@ void Fetcher::OnFetchFailed(Job job, const absl::Status& status) {
                             " failed and is tried again: ", status.ToString()));
   }
   memory_->counters.fetch_retries.fetch_add(1, std::memory_order_relaxed);
+  job.grace = {};
   const auto delay = job.backoff;
   job.backoff = std::min(job.backoff * 2, limits_.last_retry);
   Later(delay, [this, job = std::move(job)]() mutable { Try(std::move(job)); });
@@ -293,6 +321,7 @@ void Fetcher::Fill(PageRange pages, const std::byte* bytes, const Job& job) {
       Fail(rest, absl::InternalError(absl::StrCat("fill: ", strerror(report.error))));
       return;
     case FillEnd::kTryAgain:
+    case FillEnd::kAtSource:
       break;
   }
   std::shared_ptr<const std::string> copy;
@@ -350,7 +379,7 @@ void Fetcher::StrayAgain(uint64_t address, Held held) {
     if (IsFetched(state)) {
       Try(NewJob(single));
     } else {
-      Fill(single, nullptr, NewJob(single));
+      FillLocal(single, NewHeld());
     }
     return;
   }
@@ -361,6 +390,7 @@ void Fetcher::StrayAgain(uint64_t address, Held held) {
       target_->Gone();
       return;
     case FillEnd::kTryAgain:
+    case FillEnd::kAtSource:
       Park(held, [this, address](Held next) { StrayAgain(address, next); });
       return;
     case FillEnd::kFailed:
@@ -402,6 +432,7 @@ void Fetcher::PoisonAgain(PageRange pages, const std::string& reason, Held held)
                                  "; it needs Linux 6.6)"));
       return;
     case FillEnd::kTryAgain:
+    case FillEnd::kAtSource:
       break;
   }
   const PageRange rest = PageRange::Between(pages.first + report.done, pages.end());

@@ -72,8 +72,9 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   // Gets `pages`, which threads of the target wait for, and fills them. Never blocks on the source.
   void Demand(PageRange pages);
 
-  // Fills `pages`, which the target has discarded, with zeros, where a fault waits for them.
-  void Zero(PageRange pages);
+  // Fills `pages`, which need not be fetched, where a fault waits for them: with zeros what the
+  // target has discarded, with its content what is staged.
+  void FillLocal(PageRange pages);
 
   // Serves a fault at an address of no region, see Filler::FillStray().
   void Stray(uint64_t address);
@@ -84,7 +85,7 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   bool FetchAhead(PageRange pages, FetchLane lane, std::shared_ptr<FetchTicket> ticket);
 
   // Fills `page`, which a fault waits for, with `bytes` that were fetched ahead; null: zeros.
-  void FillFetched(PageIndex page, const std::byte* bytes);
+  void FillFetched(PageIndex page, const std::byte* bytes, FetchGrace::Token grace);
 
   // Runs `task` where this fetcher's work is done: here, or with an executor on its thread, and not
   // after Stop().
@@ -113,6 +114,7 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
     FetchLane lane = FetchLane::kDemand;
     std::shared_ptr<FetchTicket> ticket = nullptr;  // null: a fault waits
     SteadyClock::time_point asked = {};             // when the source was asked
+    FetchGrace::Token grace = {};                   // of what it has answered
   };
   // A job that the source works on. Used again, so that a fault costs no allocation.
   struct Flight {
@@ -123,6 +125,11 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
     void operator()(Flight* flight) const;
   };
   using FlightPtr = std::unique_ptr<Flight, ReturnFlight>;
+  // Since when a fill is held off, and how long until it is tried again.
+  struct Held {
+    SteadyClock::duration backoff;
+    SteadyClock::time_point since;
+  };
   // Bytes that are being filled, kept until all of them are.
   struct Install;
 
@@ -142,14 +149,11 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   void OnFetchFailed(Job job, const absl::Status& status);
   // Fills `pages` with `bytes`, null: zeros. Keeps a copy of what has to be filled later.
   void Fill(PageRange pages, const std::byte* bytes, const Job& job);
+  void FillLocal(PageRange pages, Held held);
   void ParkInstall(Install install);
   void Refill(Install install);
-  // Tries again after a fill was held off; `backoff` and `since` are updated for the next time.
-  struct Held {
-    SteadyClock::duration backoff;
-    SteadyClock::time_point since;
-  };
   Held NewHeld() const { return {limits_.first_refill, timers_->Now()}; }
+  // Tries again later; `retry` gets what it is to be parked with the next time.
   void Park(Held held, absl::AnyInvocable<void(Held)> retry);
   void StrayAgain(uint64_t address, Held held);
   void PoisonAgain(PageRange pages, const std::string& reason, Held held);

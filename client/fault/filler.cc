@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include <algorithm>
+#include <array>
 
 namespace faultline {
 
@@ -18,6 +19,8 @@ struct Filler::Step {
 FillReport Filler::Fill(PageRange pages, const std::byte* bytes) {
   return Run(pages, bytes, bytes != nullptr ? Op::kCopy : Op::kZero);
 }
+
+FillReport Filler::FillLocal(PageRange pages) { return Run(pages, nullptr, Op::kLocal); }
 
 void Filler::NoteHole(PageRange pages) {
   PageTable& table = *memory_->table;
@@ -61,23 +64,38 @@ FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* ste
   }
   PageRange run{pages.first, std::min(located->count, step->limit)};
   const PageState state = memory_->table->Get(run.first);
-  const bool discarded = !IsFetched(state);
-  run.count = discarded ? PageCount(1) : memory_->table->RunOfSameState(run);
+  const bool local = !IsFetched(state);
+  if (!local && op == Op::kLocal) return FillEnd::kAtSource;
+  run.count = local ? PageCount(1) : memory_->table->RunOfSameState(run);
+  if (state == PageState::kEvicting) {
+    step->passed = run.count;
+    return FillEnd::kDone;
+  }
 
   // Before the ioctl ("take_before_fill"; see FaultQueue).
   const FaultQueue::Taken waiting = memory_->queue.Take(run);
-  if (discarded) {
+  std::array<std::byte, kPageSize> staged;  // not initialised
+  if (local) {
     if (waiting.empty()) {
       step->passed = run.count;
       return FillEnd::kDone;
     }
     op = Op::kZero;
+    if (state == PageState::kStaged) {
+      if (!memory_->local->CopyStaged(run.first, staged.data())) {
+        // It is just becoming the source's; the next look finds it so.
+        memory_->queue.PutBack(waiting, run.first);
+        return FillEnd::kDone;
+      }
+      op = Op::kCopy;
+      bytes = staged.data();
+    }
   }
   const AddressRange range{located->address, run.size_bytes()};
   TakenPages::FillNote note = memory_->table->NoteFill(run.first);
   const FillResult result = Call(op, range, bytes, note.call());
   step->filled = PageCount(std::min(result.bytes_done, range.length) / kPageSize);
-  Commit({run.first, step->filled}, op, !waiting.empty());
+  Commit({run.first, step->filled}, op, state, bytes, !waiting.empty());
   const FillEnd end = Judge(result, range, run.first + step->filled, step);
   const PageIndex reached = run.first + step->filled + step->passed;
   ServeAliases(PageRange::Between(run.first, reached), op);
@@ -96,19 +114,29 @@ FillResult Filler::Call(Op op, AddressRange range, const std::byte* bytes, uffdi
       return memory_->uffd->NotedCopy(range.start, {bytes, range.length}, copy);
     case Op::kZero:
       return memory_->uffd->Zero(range);
+    case Op::kLocal:
     case Op::kPoison:
       break;
   }
   return memory_->uffd->Poison(range);
 }
 
-void Filler::Commit(PageRange filled, Op op, bool waited_for) {
+void Filler::Commit(PageRange filled, Op op, PageState before, const std::byte* bytes,
+                    bool waited_for) {
   if (filled.empty()) return;
   FaultCounters& counters = memory_->counters;
   memory_->table->SetAll(filled, op == Op::kPoison ? PageState::kPoisoned : PageState::kPresent);
   if (op == Op::kPoison) return;
   Count(op == Op::kCopy ? counters.copied_pages : counters.zeroed_pages, filled.count.raw());
   if (!waited_for) Count(counters.drained_pages, filled.count.raw());
+  if (memory_->local == nullptr) return;
+  if (IsFetched(before)) {
+    memory_->local->OnFetched(filled, bytes, waited_for ? FillCause::kDemand : FillCause::kAhead);
+  } else if (before == PageState::kStaged) {
+    memory_->local->OnReturned(filled.first);
+  } else {
+    memory_->local->OnZeroed(filled.first);
+  }
 }
 
 FillReport Filler::FillStray(uint64_t address, std::optional<PageIndex>* page) {

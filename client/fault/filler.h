@@ -35,6 +35,7 @@ enum class FillEnd {
   kTryAgain,    // not now
   kTargetGone,  // never
   kFailed,      // never; FillReport::error says why
+  kAtSource,    // FillLocal() only: the next page has to be fetched
 };
 
 struct FillReport {
@@ -52,18 +53,23 @@ struct FillReport {
 //   zero              zeros, as the target has discarded it since ("discard_means_zero"), or as it
 //   is
 //                     a hole at the source
+//   staged            what was taken out of the memory ("steal")
+//   evicting          not at all: the Evictor looks at who waits once it is done
 //   present           zeros: it was filled and yet faults, so it was discarded since. Its REMOVE
 //                     may have been read before the memory was gone, and a fault in between filled
 //                     ("present_means_zero")
-// Pages of the latter two are touched for a fault that waits for them only, never ahead of one.
+// Pages that are not absent are touched for a fault that waits for them only, never ahead of one.
 class Filler {
  public:
   // `memory` is borrowed.
   explicit Filler(PagedMemory* memory) : memory_(memory) {}
 
-  // Fills `pages`, wherever they are mapped now, with `bytes` (pages.size_bytes() of them), or with
-  // zeros where that is null.
+  // Fills `pages`, wherever they are mapped now, with `bytes` (pages.size_bytes() of them) that the
+  // source has, or with zeros where that is null. Of far memory, holding a token of its grace.
   FillReport Fill(PageRange pages, const std::byte* bytes);
+
+  // Fills those of `pages` that a fault waits for, and that need not be fetched.
+  FillReport FillLocal(PageRange pages);
 
   // The source has only zeros there: where a page was not filled yet, it is filled with those once
   // a fault waits for it, and never fetched. Pages that are not mapped do no harm.
@@ -79,15 +85,15 @@ class Filler {
   FillReport FillStray(uint64_t address, std::optional<PageIndex>* page);
 
  private:
-  enum class Op { kCopy, kZero, kPoison };
+  enum class Op { kCopy, kZero, kLocal, kPoison };
   struct Step;
 
   FillReport Run(PageRange pages, const std::byte* bytes, Op op);
   // One ioctl at the front of `pages`. Sets how far it got.
   FillEnd DoStep(PageRange pages, const std::byte* bytes, Op op, Step* step);
   FillResult Call(Op op, AddressRange range, const std::byte* bytes, uffdio_copy* copy);
-  // Notes in the page table and the counters what was filled.
-  void Commit(PageRange filled, Op op, bool waited_for);
+  // Notes in the page table and the counters what was filled, which was in state `before`.
+  void Commit(PageRange filled, Op op, PageState before, const std::byte* bytes, bool waited_for);
   // What `result` means for what follows the pages it has filled. `page` is the first of those, if
   // it is in a region.
   FillEnd Judge(FillResult result, AddressRange range, std::optional<PageIndex> page, Step* step)

@@ -10,10 +10,12 @@
 #include <memory>
 
 #include "client/address_space.h"
+#include "client/evict/local_memory.h"
 #include "client/fault/fault_queue.h"
 #include "client/journal/attachment_journal.h"
 #include "client/latency_histogram.h"
 #include "client/page_table.h"
+#include "client/source/page_source.h"
 #include "client/uffd/uffd.h"
 
 namespace faultline {
@@ -73,8 +75,10 @@ inline void Count(FaultCounters::Counter& counter, uint64_t n = 1) {
 struct PagedMemory {
   PagedMemory(std::unique_ptr<Uffd> uffd_in, const std::vector<Mapping>& mappings,
               std::unique_ptr<PageTable> table_in,
-              std::unique_ptr<AttachmentJournal> journal_in = nullptr)
+              std::unique_ptr<AttachmentJournal> journal_in = nullptr,
+              std::unique_ptr<LocalMemory> local_in = nullptr)
       : journal(std::move(journal_in)),
+        local(std::move(local_in)),
         uffd(std::move(uffd_in)),
         space(mappings),
         table(std::move(table_in)) {}
@@ -83,18 +87,29 @@ struct PagedMemory {
   PagedMemory(std::unique_ptr<Uffd> uffd_in, const PagedMemory& parent,
               std::unique_ptr<PageTable> table_in)
       ABSL_SHARED_LOCKS_REQUIRED(parent.space.map_changing_lock())
-      : uffd(std::move(uffd_in)),
+      : local(parent.local != nullptr ? parent.local->Fork() : nullptr),
+        uffd(std::move(uffd_in)),
         space(AddressSpace::ForkOf::kParent, parent.space),
         table(std::move(table_in)) {}
 
   // May be null: then nothing outlives this process. Used with the map-changing lock held
   // exclusively.
   const std::unique_ptr<AttachmentJournal> journal;
+  // Null where pages that are there stay. Outlives whatever holds one of its tokens.
+  const std::unique_ptr<LocalMemory> local;
   const std::unique_ptr<Uffd> uffd;  // reads into the journal
   AddressSpace space;
   const std::unique_ptr<PageTable> table;
   FaultQueue queue;
   FaultCounters counters;
+
+  // Of a forked child whose parent has far memory: what it fetches from, instead of its parent's.
+  std::shared_ptr<PageSource> forked_source;
+
+  // To be held by what carries bytes of the source, from before it is asked.
+  FetchGrace::Token HoldGrace() {
+    return local != nullptr ? local->grace().Hold() : FetchGrace::Token();
+  }
 };
 
 }  // namespace faultline

@@ -52,6 +52,7 @@ ReadAhead::ReadAhead(std::shared_ptr<PagedMemory> memory, std::shared_ptr<Fetche
 
 bool ReadAhead::FillStaged(PageIndex page, std::array<std::byte, kPageSize>* buffer) {
   const std::byte* bytes = nullptr;
+  FetchGrace::Token grace = memory_->HoldGrace();
   {
     MutexLock lock(mu_);
     const std::optional<StagedPages::Taken> taken = staged_.Take(page);
@@ -61,7 +62,7 @@ bool ReadAhead::FillStaged(PageIndex page, std::array<std::byte, kPageSize>* buf
       bytes = buffer->data();
     }
   }
-  fetcher_->FillFetched(page, bytes);
+  fetcher_->FillFetched(page, bytes, std::move(grace));
   return true;
 }
 
@@ -75,6 +76,11 @@ bool ReadAhead::Serve(PageIndex page) {
   if (served) Count(memory_->counters.prefetch_hits);
   touches_.push_back({page, served ? TouchKind::kHit : TouchKind::kMiss});
   return served;
+}
+
+void ReadAhead::Forget(PageIndex page) {
+  MutexLock lock(mu_);
+  static_cast<void>(staged_.Take(page));
 }
 
 void ReadAhead::FetchAhead() {
@@ -108,6 +114,7 @@ void ReadAhead::CarryOut(const std::vector<Guess>& guesses) {
 }
 
 void ReadAhead::Fetch(PageRange pages, PageIndex staged_end) {
+  if (memory_->local != nullptr && !memory_->local->HasRoomAhead()) return;
   while (!pages.empty()) {
     const PageRange wanted = NextWanted(&pages);
     if (wanted.empty()) continue;

@@ -20,7 +20,8 @@ namespace faultline {
 //
 // A fault for a page that is on its way is not fetched again: when its flight has ended, in
 // whatever way, faults that still wait for one of its pages are served like any other. What is
-// staged is the source's content: the source must not change while the attachment lives.
+// staged is the source's content: the source must not change while the attachment lives, but by an
+// Evictor, which calls Forget().
 //
 // Serve() and FetchAhead() are for the one reader of the attachment; the rest is thread-safe.
 class ReadAhead : public std::enable_shared_from_this<ReadAhead> {
@@ -31,6 +32,9 @@ class ReadAhead : public std::enable_shared_from_this<ReadAhead> {
   // A fault waits for `page`, which is absent and has its entry in the fault queue. True where it
   // is served, now or when the flight under way ends; false where it has to be fetched.
   bool Serve(PageIndex page);
+
+  // `page` is about to become the source's again, with another content.
+  void Forget(PageIndex page);
 
   // Lets the prefetcher learn of what was served since the last call, or was not, and fetches what
   // it guesses. Call it once the faults themselves are on their way.

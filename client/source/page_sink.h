@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "client/source/page_source.h"
 #include "proto/page.h"
@@ -60,6 +61,7 @@ class PageSink {
 struct VolumeIo {
   std::shared_ptr<PageSource> source;
   std::shared_ptr<PageSink> sink;
+  std::string name = {};  // of the volume, where it is not known otherwise
 };
 
 // Opens a volume for its one writer, which fences every earlier one: no write of theirs is applied

@@ -127,7 +127,8 @@ class FakeUffd final : public Uffd {
     MutexLock lock(mu_);
     calls_.push_back({Call::Op::kWake, range});
   }
-  absl::Status Register(AddressRange range) override {
+  int WriteProtect(AddressRange, bool) override { return 0; }
+  absl::Status Register(AddressRange range, Protection) override {
     AddRegistered(range);
     return absl::OkStatus();
   }

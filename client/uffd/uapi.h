@@ -14,15 +14,16 @@
 namespace faultline::uapi {
 
 // Features of UFFDIO_API, with the kernel that brought them.
-inline constexpr uint64_t kFeaturePagefaultFlagWp = 1u << 0;  // 5.7
-inline constexpr uint64_t kFeatureEventFork = 1u << 1;        // 4.11; needs CAP_SYS_PTRACE
-inline constexpr uint64_t kFeatureEventRemap = 1u << 2;       // 4.11
-inline constexpr uint64_t kFeatureEventRemove = 1u << 3;      // 4.11
-inline constexpr uint64_t kFeatureMissingShmem = 1u << 5;     // 4.11
-inline constexpr uint64_t kFeatureEventUnmap = 1u << 6;       // 4.11
-inline constexpr uint64_t kFeatureThreadId = 1u << 8;         // 4.14
-inline constexpr uint64_t kFeaturePoison = 1u << 14;          // 6.6
-inline constexpr uint64_t kFeatureMove = 1u << 16;            // 6.8
+inline constexpr uint64_t kFeaturePagefaultFlagWp = 1u << 0;    // 5.7
+inline constexpr uint64_t kFeatureEventFork = 1u << 1;          // 4.11; needs CAP_SYS_PTRACE
+inline constexpr uint64_t kFeatureEventRemap = 1u << 2;         // 4.11
+inline constexpr uint64_t kFeatureEventRemove = 1u << 3;        // 4.11
+inline constexpr uint64_t kFeatureMissingShmem = 1u << 5;       // 4.11
+inline constexpr uint64_t kFeatureEventUnmap = 1u << 6;         // 4.11
+inline constexpr uint64_t kFeatureThreadId = 1u << 8;           // 4.14
+inline constexpr uint64_t kFeatureWpHugetlbfsShmem = 1u << 12;  // 5.19
+inline constexpr uint64_t kFeaturePoison = 1u << 14;            // 6.6
+inline constexpr uint64_t kFeatureMove = 1u << 16;              // 6.8
 
 // UFFDIO_POISON (6.6): later access to the range gets SIGBUS.
 struct Poison {

@@ -48,6 +48,7 @@ UffdEvent DecodeMessage(const uffd_msg& msg) {
     default:  // UFFD_EVENT_PAGEFAULT; the kernel reports nothing that was not asked for
       return FaultEvent{msg.arg.pagefault.address & ~(kPageSize - 1),
                         (msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0,
+                        (msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0,
                         static_cast<pid_t>(msg.arg.pagefault.feat.ptid)};
   }
 }
@@ -128,16 +129,24 @@ class KernelUffd final : public Uffd {
     return errno != ENOENT;
   }
 
+  int WriteProtect(AddressRange range, bool protect) override {
+    uffdio_writeprotect request{};
+    request.range = ToKernel(range);
+    if (protect) request.mode = UFFDIO_WRITEPROTECT_MODE_WP;
+    return ioctl(fd_.get(), UFFDIO_WRITEPROTECT, &request) == 0 ? 0 : errno;
+  }
+
   void Wake(AddressRange range) override {
     uffdio_range kernel_range = ToKernel(range);
     // Fails for a bad range only; a target that is gone has nobody left to wake.
     static_cast<void>(ioctl(fd_.get(), UFFDIO_WAKE, &kernel_range));
   }
 
-  absl::Status Register(AddressRange range) override {
+  absl::Status Register(AddressRange range, Protection protection) override {
     uffdio_register request{};
     request.range = ToKernel(range);
     request.mode = UFFDIO_REGISTER_MODE_MISSING;
+    if (protection == Protection::kWriteToo) request.mode |= UFFDIO_REGISTER_MODE_WP;
     if (ioctl(fd_.get(), UFFDIO_REGISTER, &request) == 0) return absl::OkStatus();
     const std::string what = absl::StrCat("UFFDIO_REGISTER of ", ToString(range), ": ");
     switch (errno) {

@@ -43,6 +43,7 @@ struct AddressRange {
 struct FaultEvent {
   uint64_t address = 0;  // of the page
   bool write = false;
+  bool write_protected = false;  // the page is there, but may not be written to
   pid_t thread = 0;  // as its own pid namespace has it; 0 without uapi::kFeatureThreadId
 };
 struct ForkEvent {
@@ -121,12 +122,21 @@ class Uffd {
   // changing. Fills nothing (of shared memory it may map pages that the file has).
   virtual std::optional<bool> IsRegistered(AddressRange range) = 0;
 
+  // Holds off writes to `range`, which is registered with Protection::kWriteToo, from here on: who
+  // writes waits in a fault that says write_protected. Or lets them through again, and wakes who
+  // waits. Returns errno: EAGAIN while the address space is changing, ENOENT where the range is not
+  // registered so, ESRCH. Takes the lock of the whole address space, for reading.
+  virtual int WriteProtect(AddressRange range, bool protect) = 0;
+
   // Makes every thread that waits in `range` look again, mapped or not.
   virtual void Wake(AddressRange range) = 0;
 
-  // For missing pages. INVALID_ARGUMENT, FAILED_PRECONDITION or NOT_FOUND (the target is gone),
+  enum class Protection { kNone, kWriteToo };
+  // For missing pages, and with kWriteToo to be used by WriteProtect() (shared memory: 5.19).
+  // INVALID_ARGUMENT, FAILED_PRECONDITION or NOT_FOUND (the target is gone),
   // with what the kernel's errno means here.
-  virtual absl::Status Register(AddressRange range) = 0;
+  virtual absl::Status Register(AddressRange range, Protection protection) = 0;
+  absl::Status Register(AddressRange range) { return Register(range, Protection::kNone); }
   virtual absl::Status Unregister(AddressRange range) = 0;
 };
 

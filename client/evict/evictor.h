@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Evictor: keeps an attachment's memory within its budget. Takes victims out of the target's memory
+// in batches, writes them back, and gives them to the server for good once their writes are
+// acknowledged and nothing older can be on its way (LocalMemory, FetchGrace).
+//
+// The order of one batch, and why nothing is lost:
+//   1. Victims are marked kEvicting with the map-changing lock held exclusively: no fill of theirs
+//      is between its ioctl and its note in the page table, and none begins from here on.
+//   2. With its shared side held, they are located and taken out (PageExtractor), and those that
+//      were become kStaged: from here on, faults are filled from what was taken.
+//   3. Faults that came meanwhile are in the fault queue, and are served now.
+//   4. They are written. A fault takes a page back whatever has become of its write; of one page,
+//      one write is under way at a time.
+//   5. When the write is acknowledged, and later the grace has passed, the page becomes kAbsent.
+#ifndef FAULTLINE_CLIENT_EVICT_EVICTOR_H_
+#define FAULTLINE_CLIENT_EVICT_EVICTOR_H_
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "client/evict/area_scanner.h"
+#include "client/evict/forked_source.h"
+#include "client/evict/page_extractor.h"
+#include "client/fault/fetcher.h"
+#include "client/fault/paged_memory.h"
+#include "client/fault/read_ahead.h"
+#include "client/source/page_sink.h"
+#include "proto/mutex.h"
+
+namespace faultline {
+
+// One thread, from Start() to Stop(). Writes that are under way then end by themselves.
+class Evictor {
+ public:
+  // `memory` has LocalMemory. `ahead` and `scanner` may be null. `target` is borrowed.
+  Evictor(std::shared_ptr<PagedMemory> memory, std::unique_ptr<PageExtractor> extractor,
+          std::shared_ptr<PageSink> sink, std::shared_ptr<Fetcher> fetcher,
+          std::shared_ptr<ReadAhead> ahead, std::unique_ptr<AreaScanner> scanner, Target* target);
+  ~Evictor();
+
+  void Start();
+  // Safe to call twice.
+  void Stop();
+
+  // No write begins from here on until `source` is frozen, or gone. Thread-safe.
+  void HoldWritesFor(const std::shared_ptr<ForkedSource>& source);
+
+ private:
+  struct Writes;
+
+  void Run();
+  // Each returns whether it got anywhere.
+  bool EvictBatch();
+  bool WriteBatch();
+  bool DropBatch();
+  // Takes them out. False where the target is gone.
+  bool TakeOut();
+  void ServeWaiting();
+  void Scan();
+  bool MayWrite();
+
+  const std::shared_ptr<PagedMemory> memory_;
+  const std::unique_ptr<PageExtractor> extractor_;
+  const std::shared_ptr<PageSink> sink_;
+  const std::shared_ptr<Fetcher> fetcher_;
+  const std::shared_ptr<ReadAhead> ahead_;
+  const std::unique_ptr<AreaScanner> scanner_;
+  Target* const target_;
+  const std::shared_ptr<Writes> writes_;
+
+  // Of the thread.
+  std::vector<PageIndex> victims_;
+  struct Located {
+    uint64_t address;
+    PageIndex page;
+  };
+  std::vector<Located> located_;
+  std::vector<uint64_t> addresses_;
+  std::vector<Extraction> outcomes_;
+  const std::unique_ptr<std::byte[]> bytes_;
+  bool held_off_ = false;  // the address space was changing
+
+  SteadyClock::time_point next_scan_;
+  bool full_ = false;      // the volume has no pages left
+  bool disarmed_ = false;  // nothing can be taken out any more
+
+  Mutex mu_;
+  std::vector<std::weak_ptr<ForkedSource>> forked_ ABSL_GUARDED_BY(mu_);  // not frozen
+  std::atomic<bool> stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_EVICT_EVICTOR_H_

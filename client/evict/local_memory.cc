@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/evict/local_memory.h"
+
+#include <xxh_x86dispatch.h>
+// After the one above, which chooses the instructions at run time.
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace faultline {
+namespace {
+
+constexpr std::byte kZeros[kPageSize] = {};
+
+bool IsZero(const std::byte* bytes) { return memcmp(bytes, kZeros, kPageSize) == 0; }
+
+}  // namespace
+
+LocalMemory::LocalMemory(PageCount budget, PageCount stage, std::unique_ptr<EvictionPolicy> policy)
+    : budget_(std::max(budget, kMinBudget).raw()),
+      stage_(std::clamp<uint64_t>(stage.raw(), kMinBudget.raw() / 4, budget_ / 2)),
+      margin_(std::clamp<uint64_t>((budget_ - stage_) / 16, 8, 256)),
+      bytes_(new std::byte[stage_ * kPageSize]),
+      policy_(std::move(policy)) {
+  for (uint64_t slot = stage_; slot > 0; --slot) {
+    free_slots_.push_back(static_cast<uint32_t>(slot - 1));
+  }
+  stats_.budget_pages = budget_;
+}
+
+LocalMemory::LocalMemory(uint64_t staged_pages)
+    : budget_(kUnlimited),
+      stage_(staged_pages),
+      margin_(0),
+      bytes_(new std::byte[staged_pages * kPageSize]) {}
+
+LocalMemory::~LocalMemory() = default;
+
+std::unique_ptr<LocalMemory> LocalMemory::Fork() const {
+  MutexLock lock(mu_);
+  std::unique_ptr<LocalMemory> child(new LocalMemory(staged_.size()));
+  MutexLock child_lock(child->mu_);
+  uint32_t next = 0;
+  for (const auto& [page, entry] : staged_) {
+    Staged& copy = child->staged_[page] = {kNoSlot, Progress::kUnwritten, false, 0, 0, {}};
+    if (entry.slot == kNoSlot) continue;
+    copy.slot = next++;
+    memcpy(child->bytes_.get() + copy.slot * kPageSize, bytes_.get() + entry.slot * kPageSize,
+           kPageSize);
+  }
+  return child;
+}
+
+LocalMemory::Hash LocalMemory::HashOf(const std::byte* bytes) {
+  const XXH128_hash_t hash = XXH3_128bits(bytes, kPageSize);
+  return {hash.low64, hash.high64};
+}
+
+void LocalMemory::OnFetched(PageRange pages, const std::byte* bytes, FillCause cause) {
+  if (budget_ == kUnlimited) return;
+  std::vector<Hash> hashes(bytes != nullptr ? pages.count.raw() : 1);
+  for (size_t i = 0; i < hashes.size(); ++i) {
+    hashes[i] = HashOf(bytes != nullptr ? bytes + i * kPageSize : kZeros);
+  }
+  MutexLock lock(mu_);
+  for (PageIndex page = pages.first; page < pages.end(); ++page) {
+    policy_->OnFill(page, cause);
+    Know(page, hashes[bytes != nullptr ? (page - pages.first).raw() : 0]);
+  }
+  excess_.SignalAll();
+}
+
+void LocalMemory::OnZeroed(PageIndex page) {
+  if (budget_ == kUnlimited) return;
+  MutexLock lock(mu_);
+  policy_->OnFill(page, FillCause::kDemand);
+  known_.erase(page.raw());
+  excess_.SignalAll();
+}
+
+void LocalMemory::OnReturned(PageIndex page) {
+  MutexLock lock(mu_);
+  if (const auto entry = staged_.find(page.raw()); entry != staged_.end()) {
+    if (entry->second.progress == Progress::kWritten) Know(page, entry->second.hash);
+    Unstage(entry);
+  }
+  ++stats_.returned_pages_total;
+  if (policy_ == nullptr) return;
+  policy_->OnReturn(page, true);
+  excess_.SignalAll();
+}
+
+void LocalMemory::OnDiscarded(PageRange pages) {
+  MutexLock lock(mu_);
+  for (PageIndex page = pages.first; page < pages.end(); ++page) {
+    if (policy_ != nullptr) policy_->OnDiscard(page);
+    known_.erase(page.raw());
+    if (const auto entry = staged_.find(page.raw()); entry != staged_.end()) Unstage(entry);
+  }
+}
+
+void LocalMemory::Unstage(absl::flat_hash_map<uint64_t, Staged>::iterator entry) {
+  if (entry->second.slot != kNoSlot) free_slots_.push_back(entry->second.slot);
+  staged_.erase(entry);
+}
+
+bool LocalMemory::CopyStaged(PageIndex page, std::byte* to) const {
+  MutexLock lock(mu_);
+  const auto entry = staged_.find(page.raw());
+  if (entry == staged_.end()) return false;
+  const uint32_t slot = entry->second.slot;
+  memcpy(to, slot == kNoSlot ? kZeros : bytes_.get() + slot * kPageSize, kPageSize);
+  return true;
+}
+
+bool LocalMemory::Admit(PageIndex page) {
+  if (budget_ == kUnlimited) return true;
+  MutexLock lock(mu_);
+  if (lifted_ || Resident() < budget_ - stage_) return true;
+  deferred_.push_back(page);
+  ++stats_.deferred_faults_total;
+  excess_.SignalAll();
+  return false;
+}
+
+bool LocalMemory::HasRoomAhead() const {
+  if (budget_ == kUnlimited) return true;
+  MutexLock lock(mu_);
+  return lifted_ || Resident() + margin_ / 2 < budget_ - stage_;
+}
+
+void LocalMemory::WaitForExcess(std::chrono::steady_clock::time_point deadline) {
+  MutexLock lock(mu_);
+  while (!woken_ && (lifted_ || Resident() + margin_ <= budget_ - stage_) && deferred_.empty() &&
+         std::chrono::steady_clock::now() < deadline) {
+    excess_.WaitUntil(mu_, deadline);
+  }
+  woken_ = false;
+}
+
+void LocalMemory::WaitForWake(std::chrono::steady_clock::time_point deadline) {
+  MutexLock lock(mu_);
+  while (!woken_ && std::chrono::steady_clock::now() < deadline) excess_.WaitUntil(mu_, deadline);
+  woken_ = false;
+}
+
+void LocalMemory::Wake() {
+  MutexLock lock(mu_);
+  woken_ = true;
+  excess_.SignalAll();
+}
+
+PageCount LocalMemory::Excess() const {
+  MutexLock lock(mu_);
+  const uint64_t resident = Resident(), room = budget_ - stage_;
+  if (lifted_ || resident + margin_ <= room) return PageCount(0);
+  return PageCount(resident - (room - 2 * margin_));
+}
+
+void LocalMemory::Choose(PageCount count, std::vector<PageIndex>* victims) {
+  MutexLock lock(mu_);
+  std::vector<PageIndex> chosen, back;
+  while (victims->size() < count.raw()) {
+    chosen.clear();
+    policy_->Choose(count - PageCount(victims->size()), &chosen);
+    if (chosen.empty()) break;
+    for (PageIndex page : chosen) (writing_.contains(page.raw()) ? back : *victims).push_back(page);
+    if (back.size() > count.raw()) break;  // the writes are behind
+  }
+  for (PageIndex page : back) policy_->OnReturn(page, false);
+  chosen_ += victims->size();
+}
+
+void LocalMemory::Stage(PageIndex page, const std::byte* bytes) {
+  const Hash hash = HashOf(bytes);
+  const bool zero = IsZero(bytes);
+  MutexLock lock(mu_);
+  --chosen_;
+  const auto known = known_.find(page.raw());
+  const bool clean = known != known_.end() && known->second == hash;
+  if (known != known_.end()) known_.erase(known);
+  Staged entry = {
+      kNoSlot, clean ? Progress::kWritten : Progress::kUnwritten, false, next_sequence_++, 0, hash};
+  if (!zero) {
+    entry.slot = free_slots_.back();
+    free_slots_.pop_back();
+    memcpy(bytes_.get() + entry.slot * kPageSize, bytes, kPageSize);
+  }
+  staged_[page.raw()] = entry;
+  order_.emplace_back(page.raw(), entry.sequence);
+  if (!clean) unwritten_.emplace_back(page.raw(), entry.sequence);
+  ++stats_.evicted_pages_total;
+  stats_.clean_pages_total += clean;
+  stats_.zero_pages_total += zero;
+}
+
+void LocalMemory::PutBack(PageIndex page) {
+  MutexLock lock(mu_);
+  --chosen_;
+  policy_->OnReturn(page, false);
+}
+
+void LocalMemory::Lose(PageIndex page) {
+  MutexLock lock(mu_);
+  --chosen_;
+  known_.erase(page.raw());
+}
+
+PageCount LocalMemory::StageRoom() const {
+  MutexLock lock(mu_);
+  return PageCount(stage_ - std::min<uint64_t>(stage_, staged_.size()));
+}
+
+std::vector<PageIndex> LocalMemory::TakeDeferred() {
+  MutexLock lock(mu_);
+  if (!lifted_ && Resident() >= budget_ - stage_) return {};
+  return std::exchange(deferred_, {});
+}
+
+void LocalMemory::Lift() {
+  MutexLock lock(mu_);
+  lifted_ = true;
+}
+
+bool LocalMemory::HasUnwritten() const {
+  MutexLock lock(mu_);
+  return !unwritten_.empty();
+}
+
+std::vector<PageToWrite> LocalMemory::TakeUnwritten(PageCount count) {
+  std::vector<PageToWrite> pages;
+  MutexLock lock(mu_);
+  while (!unwritten_.empty() && pages.size() < count.raw()) {
+    const auto [page, sequence] = unwritten_.front();
+    unwritten_.pop_front();
+    const auto entry = staged_.find(page);
+    if (entry == staged_.end() || entry->second.sequence != sequence) continue;
+    entry->second.progress = Progress::kWriting;
+    writing_.insert(page);
+    const uint32_t slot = entry->second.slot;
+    pages.push_back({PageIndex(page), slot == kNoSlot ? nullptr : bytes_.get() + slot * kPageSize});
+  }
+  std::sort(pages.begin(), pages.end(),
+            [](const PageToWrite& a, const PageToWrite& b) { return a.page < b.page; });
+  return pages;
+}
+
+void LocalMemory::OnWritten(const std::vector<PageIndex>& pages, bool ok) {
+  MutexLock lock(mu_);
+  for (PageIndex page : pages) {
+    writing_.erase(page.raw());
+    // No other write of it was begun meanwhile.
+    const auto entry = staged_.find(page.raw());
+    if (entry == staged_.end() || entry->second.progress != Progress::kWriting) continue;
+    entry->second.progress = ok ? Progress::kWritten : Progress::kUnwritten;
+    if (!ok) unwritten_.emplace_back(page.raw(), entry->second.sequence);
+  }
+  if (ok) stats_.written_pages_total += pages.size();
+  woken_ = true;
+  excess_.SignalAll();
+}
+
+std::vector<PageIndex> LocalMemory::Droppable(PageCount count) {
+  std::vector<PageIndex> pages;
+  MutexLock lock(mu_);
+  // What has changed since is forgotten; what is being written keeps its place.
+  std::deque<std::pair<uint64_t, uint64_t>> waiting;
+  std::optional<FetchGrace::Epoch> begun;
+  while (!order_.empty() && pages.size() < count.raw() && waiting.size() < 4 * count.raw()) {
+    const auto [page, sequence] = order_.front();
+    order_.pop_front();
+    const auto entry = staged_.find(page);
+    if (entry == staged_.end() || entry->second.sequence != sequence) continue;
+    waiting.emplace_back(page, sequence);
+    Staged& staged = entry->second;
+    if (staged.progress != Progress::kWritten) continue;
+    if (!staged.in_grace) {
+      if (!begun) begun = grace_.Begin();
+      staged.in_grace = true;
+      staged.grace = *begun;
+    }
+    if (grace_.HasPassed(staged.grace)) pages.emplace_back(page);
+  }
+  order_.insert(order_.begin(), waiting.begin(), waiting.end());
+  return pages;
+}
+
+LocalMemory::DropResult LocalMemory::Drop(PageIndex page) {
+  MutexLock lock(mu_);
+  const auto entry = staged_.find(page.raw());
+  if (entry == staged_.end() || !entry->second.in_grace || !grace_.HasPassed(entry->second.grace)) {
+    return DropResult::kStays;
+  }
+  const bool zero = entry->second.slot == kNoSlot;
+  Unstage(entry);
+  return zero ? DropResult::kDroppedZero : DropResult::kDropped;
+}
+
+LocalMemoryStats LocalMemory::Stats() const {
+  MutexLock lock(mu_);
+  LocalMemoryStats stats = stats_;
+  if (policy_ != nullptr) stats.resident_pages = Resident();
+  stats.staged_pages = staged_.size();
+  for (const auto& [page, entry] : staged_) {
+    stats.unwritten_pages += entry.progress != Progress::kWritten;
+  }
+  return stats;
+}
+
+}  // namespace faultline

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// LocalMemory: which pages of an attachment with far memory take up memory here, and what becomes
+// of those that were taken out of the target's memory until they can be had from the server again.
+//
+//   resident   in the target's memory; the policy chooses among these
+//   staged     taken out, and kept here: a fault takes such a page back without a round trip, and
+//              nobody else has its content until its write is acknowledged. Staged pages are the
+//              list of what is to be written, and the victim stage, in one
+//
+// A page whose content the server is known to have, by its 128-bit hash, is not written again. A
+// page of zeros takes no memory while it is staged.
+#ifndef FAULTLINE_CLIENT_EVICT_LOCAL_MEMORY_H_
+#define FAULTLINE_CLIENT_EVICT_LOCAL_MEMORY_H_
+
+#include <absl/container/flat_hash_map.h>
+#include <absl/container/flat_hash_set.h>
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "client/evict/eviction_policy.h"
+#include "client/evict/fetch_grace.h"
+#include "client/evict/local_memory_stats.h"
+#include "client/source/page_sink.h"
+#include "proto/mutex.h"
+#include "proto/page.h"
+
+namespace faultline {
+
+// Thread-safe. Its lock comes after the map-changing lock of the attachment, and after none else;
+// nothing is called with it held but the policy.
+class LocalMemory {
+ public:
+  // The least budget that works: a few batches.
+  static constexpr PageCount kMinBudget{256};
+
+  // `budget` is that of the resident and the staged pages together, at least kMinBudget; of it,
+  // `stage` is for the staged ones.
+  LocalMemory(PageCount budget, PageCount stage, std::unique_ptr<EvictionPolicy> policy);
+  ~LocalMemory();
+
+  // What a forked child has of it: copies of the pages that are staged. It has all the room it
+  // wants.
+  std::unique_ptr<LocalMemory> Fork() const;
+
+  // What carries bytes of the source holds one of its tokens.
+  FetchGrace& grace() { return grace_; }
+
+  // Told by the fault pipeline, with the map-changing lock held.
+
+  // `pages` were filled with the source's content (`bytes`; null: zeros).
+  void OnFetched(PageRange pages, const std::byte* bytes, FillCause cause);
+  // `page`, which the target had discarded or never touched, was filled with zeros.
+  void OnZeroed(PageIndex page);
+  // `page`, which was staged, was filled with its content.
+  void OnReturned(PageIndex page);
+  // The target has discarded `pages`, or has them no more.
+  void OnDiscarded(PageRange pages);
+  // Copies the content of a staged page, kPageSize bytes. False where it is not staged.
+  bool CopyStaged(PageIndex page, std::byte* to) const;
+
+  // Whether a fault for `page`, which is not staged, may take up room. Where not, it is noted, and
+  // handed out by TakeDeferred() later.
+  bool Admit(PageIndex page);
+  // Whether there is room for pages that nobody waits for.
+  bool HasRoomAhead() const;
+
+  // For the Evictor, one thread.
+
+  // Waits until there is something to evict, or until `deadline`, or Wake().
+  void WaitForExcess(std::chrono::steady_clock::time_point deadline);
+  // Waits until a write has ended, or until `deadline`, or Wake().
+  void WaitForWake(std::chrono::steady_clock::time_point deadline);
+  void Wake();
+  // How many pages should leave now.
+  PageCount Excess() const;
+  // Chooses victims, leaving out pages of which a write is under way. They count neither as
+  // resident nor as staged until one of the following is called for each.
+  void Choose(PageCount count, std::vector<PageIndex>* victims);
+  // It was taken out. REQUIRES: StageRoom() > 0.
+  void Stage(PageIndex page, const std::byte* bytes);
+  // It is still there.
+  void PutBack(PageIndex page);
+  // There was none.
+  void Lose(PageIndex page);
+  PageCount StageRoom() const;  // for so many more there is room among the staged
+  std::vector<PageIndex> TakeDeferred();
+
+  // From here on there is room for all.
+  void Lift();
+
+  bool HasUnwritten() const;
+  // The pages that are to be written next, ascending, at most `count`; their writes are under way
+  // from here on. The bytes stay until the next Stage().
+  std::vector<PageToWrite> TakeUnwritten(PageCount count);
+  // The end of a write of TakeUnwritten(). Any thread.
+  void OnWritten(const std::vector<PageIndex>& pages, bool ok);
+
+  // The oldest staged pages whose content the server has, and of which no older bytes can be under
+  // way any more. The caller makes sure that nothing else remembers what they were at the source,
+  // and Drop()s them.
+  std::vector<PageIndex> Droppable(PageCount count);
+  enum class DropResult { kDropped, kDroppedZero, kStays };
+  // Forgets `page`, unless it has changed since; kDroppedZero: the server has zeros there.
+  DropResult Drop(PageIndex page);
+
+  LocalMemoryStats Stats() const;
+
+ private:
+  using Hash = std::array<uint64_t, 2>;
+  enum class Progress : uint8_t { kUnwritten, kWriting, kWritten };
+  struct Staged {
+    uint32_t slot;  // kNoSlot: zeros
+    Progress progress;
+    bool in_grace;  // `grace` has begun
+    uint64_t sequence;
+    FetchGrace::Epoch grace;
+    Hash hash;
+  };
+  static constexpr uint32_t kNoSlot = UINT32_MAX;
+  static constexpr uint64_t kUnlimited = UINT64_MAX;
+
+  explicit LocalMemory(uint64_t staged_pages);  // of a forked child
+
+  static Hash HashOf(const std::byte* bytes);
+  void Know(PageIndex page, const Hash& hash) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    known_[page.raw()] = hash;
+  }
+  void Unstage(absl::flat_hash_map<uint64_t, Staged>::iterator entry)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Discard(PageIndex page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint64_t Resident() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return policy_->resident().raw() + chosen_;
+  }
+
+  const uint64_t budget_, stage_;  // budget_ == kUnlimited: of a forked child
+  const uint64_t margin_;  // eviction begins so many pages before the room for resident pages ends
+  const std::unique_ptr<std::byte[]> bytes_;  // of the slots; memory comes as they are first used
+  FetchGrace grace_;
+
+  mutable Mutex mu_;
+  CondVar excess_;
+  bool woken_ ABSL_GUARDED_BY(mu_) = false;
+  bool lifted_ ABSL_GUARDED_BY(mu_) = false;
+  const std::unique_ptr<EvictionPolicy> policy_ ABSL_PT_GUARDED_BY(mu_);
+  uint64_t chosen_ ABSL_GUARDED_BY(mu_) = 0;  // victims that are neither staged nor back
+  absl::flat_hash_map<uint64_t, Hash> known_
+      ABSL_GUARDED_BY(mu_);  // resident, as the server has it
+  absl::flat_hash_map<uint64_t, Staged> staged_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_set<uint64_t> writing_ ABSL_GUARDED_BY(mu_);
+  std::vector<uint32_t> free_slots_ ABSL_GUARDED_BY(mu_);
+  // In the order in which they were staged; those whose sequence is another by now count no more.
+  std::deque<std::pair<uint64_t, uint64_t>> order_ ABSL_GUARDED_BY(mu_);
+  std::deque<std::pair<uint64_t, uint64_t>> unwritten_ ABSL_GUARDED_BY(mu_);
+  uint64_t next_sequence_ ABSL_GUARDED_BY(mu_) = 1;
+  std::vector<PageIndex> deferred_ ABSL_GUARDED_BY(mu_);
+  LocalMemoryStats stats_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_EVICT_LOCAL_MEMORY_H_

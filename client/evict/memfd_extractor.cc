@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/evict/memfd_extractor.h"
+
+#include <absl/strings/str_cat.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "proto/page.h"
+
+namespace faultline {
+
+std::vector<MemfdExtractor::Run> MemfdExtractor::RunsOf(std::span<const uint64_t> addresses) const {
+  std::vector<Run> runs;
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    const std::optional<PageIndex> page = space_->PageAt(addresses[i]);
+    if (!page) continue;
+    const uint64_t at = page->byte_offset();
+    const auto file = std::find_if(files_.begin(), files_.end(), [&](const MemoryFile& f) {
+      return at - f.volume_offset < f.size;
+    });
+    if (file == files_.end()) continue;
+    const uint64_t offset = file->file_offset + (at - file->volume_offset);
+    if (!runs.empty()) {
+      Run& last = runs.back();
+      if (last.first + last.count == i && last.file == &*file &&
+          addresses[i] == addresses[i - 1] + kPageSize &&
+          offset == last.offset + last.count * kPageSize) {
+        ++last.count;
+        continue;
+      }
+    }
+    runs.push_back({i, 1, &*file, offset});
+  }
+  return runs;
+}
+
+absl::Status MemfdExtractor::Extract(std::span<const uint64_t> addresses,
+                                     std::span<Extraction> outcomes, std::byte* bytes) {
+  std::fill(outcomes.begin(), outcomes.end(), Extraction::kBusy);
+  space_->map_changing_lock().AssertSharedHeld();
+  for (const Run& run : RunsOf(addresses)) {
+    const AddressRange range{addresses[run.first], run.count * kPageSize};
+    const absl::Status status = ExtractRun(run, range, outcomes.subspan(run.first, run.count),
+                                           bytes + run.first * kPageSize);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// Reads what the file has of `run`, and leaves the outcome of what cannot be read as it is.
+void MemfdExtractor::ReadRun(const Run& run, std::span<Extraction> outcomes, std::byte* bytes) {
+  const int fd = run.file->fd.get();
+  const off_t begin = static_cast<off_t>(run.offset);
+  const off_t end = begin + static_cast<off_t>(run.count * kPageSize);
+  const auto mark = [&](off_t from, off_t to, Extraction outcome) {
+    for (off_t at = from; at < to; at += static_cast<off_t>(kPageSize)) {
+      outcomes[static_cast<size_t>(at - begin) / kPageSize] = outcome;
+    }
+  };
+  for (off_t at = begin; at < end;) {
+    off_t data = lseek(fd, at, SEEK_DATA);
+    data = data < 0 ? end : std::min(data, end);
+    mark(at, data, Extraction::kMissing);
+    if (data == end) return;
+    off_t hole = lseek(fd, data, SEEK_HOLE);
+    hole = hole < 0 ? end : std::min(hole, end);
+    const size_t length = static_cast<size_t>(hole - data);
+    if (pread(fd, bytes + (data - begin), length, data) == static_cast<ssize_t>(length)) {
+      mark(data, hole, Extraction::kTaken);
+    }
+    at = hole;
+  }
+}
+
+absl::Status MemfdExtractor::ExtractRun(const Run& run, AddressRange range,
+                                        std::span<Extraction> outcomes, std::byte* bytes) {
+  const int error = uffd_->WriteProtect(range, true);
+  if (error == EAGAIN) return absl::UnavailableError("the address space is changing");
+  if (error == ESRCH) return absl::NotFoundError("the process is gone");
+  if (error != 0) return absl::OkStatus();  // they stay
+  // Whoever writes from here on waits, until it is woken or the page is gone.
+  const int fd = run.file->fd.get();
+  ReadRun(run, outcomes, bytes);
+  bool all_taken = true;
+  for (size_t i = 0; i < run.count;) {
+    size_t end = i;
+    while (end < run.count && outcomes[end] == Extraction::kTaken) ++end;
+    if (end > i && fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                             static_cast<off_t>(run.offset + i * kPageSize),
+                             static_cast<off_t>((end - i) * kPageSize)) != 0) {
+      std::fill(outcomes.begin() + static_cast<std::ptrdiff_t>(i),
+                outcomes.begin() + static_cast<std::ptrdiff_t>(end), Extraction::kBusy);
+    }
+    all_taken = all_taken && end - i == run.count && outcomes[i] == Extraction::kTaken;
+    i = end + 1;
+  }
+  // What stays may be written to again; what is gone is not protected any more.
+  if (!all_taken) static_cast<void>(uffd_->WriteProtect(range, false));
+  uffd_->Wake(range);
+  return absl::OkStatus();
+}
+
+}  // namespace faultline
