@@ -14,7 +14,10 @@
 #include <utility>
 
 #include "client/attach/handover_server.h"
+#include "client/evict/policies.h"
 #include "client/pager.h"
+#include "client/remote/admin_client.h"
+#include "client/remote/owned_volumes.h"
 #include "client/remote/page_server.h"
 #include "client/remote/server_working_sets.h"
 #include "client/source/delayed_page_source.h"
@@ -68,6 +71,17 @@ void AddExperimentFlags(DaemonFlags& add, Flags* flags) {
       ->check(CLI::Range(0.0, 1.0));
 }
 
+void AddFarFlags(DaemonFlags& add, HandoverWorkersOptions* workers) {
+  add.AddBytes("--local-memory", &workers->local_memory,
+               "Budget of an attachment with far memory that asks for none: so much of it is kept "
+               "here, and the rest is written to the page server");
+  add.AddBytes("--total-local-memory", &workers->total_local_memory,
+               "Budget of all far memory together; handovers that ask for more are refused");
+  add.Add("--policy", &workers->eviction_policy, "POLICY",
+          absl::StrCat("Which pages of far memory leave first, unless a handover says otherwise: ",
+                       kEvictionPolicyForm));
+}
+
 void AddFlags(CLI::App& app, Flags* flags) {
   DaemonFlags add(&app, "FAULTLINE_AGENT_");
   HandoverWorkersOptions& workers = flags->handover.workers;
@@ -111,6 +125,7 @@ void AddFlags(CLI::App& app, Flags* flags) {
                 "keep|zero", "keep",
                 "What a page of shared memory reads that was discarded before it was ever filled; "
                 "the kernel does not tell MADV_DONTNEED (keep) from MADV_REMOVE (zero)");
+  AddFarFlags(add, &workers);
   add.Add("--readers", &flags->pager.readers, "N", "Threads that read page faults")
       ->check(CLI::Range(1, 256));
   add.Add("--retry-threads", &flags->pager.retry_threads, "N",
@@ -155,6 +170,7 @@ struct Agent {
   std::unique_ptr<ThreadTimers> delays;  // only where fetches are held up
   std::unique_ptr<PageServer> page_server;
   std::unique_ptr<ServerWorkingSets> working_sets;
+  std::unique_ptr<OwnedVolumes> owned_volumes;
   std::unique_ptr<Journal> journal;  // null: nothing survives
   std::unique_ptr<Pager> pager;
   std::unique_ptr<HandoverServer> handovers;
@@ -168,10 +184,28 @@ struct Agent {
     pager.reset();
     journal.reset();
     delays.reset();  // its tasks use the page server
+    owned_volumes.reset();
     working_sets.reset();
     page_server.reset();
   }
 };
+
+absl::Status PrepareFar(const Flags& flags, Agent* agent, HandoverWorkersOptions* workers) {
+  absl::StatusOr<std::unique_ptr<AdminClient>> admin =
+      AdminClient::Create({.address = flags.page_server.address});
+  if (!admin.ok()) return admin.status();
+  PageServer* const server = agent->page_server.get();
+  agent->owned_volumes = std::make_unique<OwnedVolumes>(*std::move(admin), server);
+  OwnedVolumes* const owned = agent->owned_volumes.get();
+  workers->freeze_volume = [owned](absl::string_view volume) { return owned->Freeze(volume); };
+  workers->make_volume = [owned](absl::string_view prefix, uint64_t size, absl::Time deadline) {
+    return owned->Create(prefix, size, deadline);
+  };
+  workers->open_volume_io = [server](absl::string_view volume, absl::Time deadline) {
+    return server->OpenVolumeIo(volume, deadline);
+  };
+  return MakeEvictionPolicy(workers->eviction_policy, PageCount(1)).status();
+}
 
 absl::Status StartAgent(const Flags& flags, Agent* agent) {
   absl::StatusOr<std::unique_ptr<PageServer>> page_server = PageServer::Create(flags.page_server);
@@ -199,6 +233,8 @@ absl::Status StartAgent(const Flags& flags, Agent* agent) {
   agent->working_sets = std::make_unique<ServerWorkingSets>(agent->page_server.get());
   HandoverServerOptions handover = flags.handover;
   handover.workers.working_sets = agent->working_sets.get();
+  if (absl::Status status = PrepareFar(flags, agent, &handover.workers); !status.ok())
+    return status;
   absl::StatusOr<std::unique_ptr<HandoverServer>> handovers = HandoverServer::Start(
       handover, agent->pager.get(),
       [server = agent->page_server.get(), timers = agent->delays.get(), delay = flags.fetch_delay](

@@ -181,9 +181,10 @@ absl::Status ParseMapping(const json& object, size_t index, HandoverRequest* req
   }
   const bool firecracker = request->kind == HandoverRequest::Kind::kFirecracker;
   if (!firecracker) {
-    absl::Status known = CheckKeys(
-        object, {"base_host_virt_addr", "size", "offset", "page_size", "page_size_kib", "memfd"},
-        where);
+    absl::Status known = CheckKeys(object,
+                                   {"base_host_virt_addr", "size", "offset", "page_size",
+                                    "page_size_kib", "memfd", "memfd_offset"},
+                                   where);
     if (!known.ok()) return known;
   }
   absl::StatusOr<uint64_t> address = GetNumber(object, "base_host_virt_addr", where);
@@ -199,6 +200,16 @@ absl::Status ParseMapping(const json& object, size_t index, HandoverRequest* req
   absl::StatusOr<std::optional<uint64_t>> memfd = descriptors->Find(object, "memfd", where);
   if (!memfd.ok()) return memfd.status();
   request->mappings.back().shared = memfd->has_value();
+  absl::StatusOr<std::optional<uint64_t>> file_offset = FindNumber(object, "memfd_offset", where);
+  if (!file_offset.ok()) return file_offset.status();
+  if (*file_offset && (!*memfd || !IsPageAligned(**file_offset))) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        where, "\"memfd_offset\" needs a \"memfd\", and has to be a multiple of 4096"));
+  }
+  if (request->far && *memfd) {
+    request->far->files.push_back(
+        {**memfd, request->mappings.size() - 1, file_offset->value_or(0)});
+  }
   return absl::OkStatus();
 }
 
@@ -208,7 +219,7 @@ absl::Status ParseMappings(const json& array, HandoverRequest* request,
     return absl::InvalidArgumentError(
         absl::StrCat("\"mappings\" is ", Quoted(array), ", not an array"));
   }
-  if (array.empty()) {
+  if (array.empty() && !(request->far && request->far->helper)) {
     return absl::InvalidArgumentError("no mappings: a handover names at least one");
   }
   if (array.size() > kMaxHandoverMappings) {
@@ -221,6 +232,92 @@ absl::Status ParseMappings(const json& array, HandoverRequest* request,
     }
   }
   return absl::OkStatus();
+}
+
+constexpr uint64_t kLeastFarArea = uint64_t{128} << 10;
+
+// The range of `object[start_key]` and `object[size_key]`, both multiples of 4096.
+absl::StatusOr<AddressRange> GetRange(const json& object, const char* start_key,
+                                      const char* size_key, absl::string_view where) {
+  absl::StatusOr<uint64_t> start = GetNumber(object, start_key, where);
+  if (!start.ok()) return start.status();
+  absl::StatusOr<uint64_t> size = GetNumber(object, size_key, where);
+  if (!size.ok()) return size.status();
+  if (IsPageAligned(*start) && IsPageAligned(*size) && *size <= UINT64_MAX - *start) {
+    return AddressRange{*start, *size};
+  }
+  return absl::InvalidArgumentError(absl::StrCat(where, "\"", start_key, "\" and \"", size_key,
+                                                 "\" are no range of whole pages"));
+}
+
+absl::Status ParseHelper(const json& object, NamedDescriptors* descriptors, FarRequest* far) {
+  absl::StatusOr<std::optional<uint64_t>> least = FindNumber(object, "least", "far: ");
+  if (!least.ok()) return least.status();
+  const auto found = object.find("helper");
+  if (found == object.end()) {
+    if (!*least) return absl::OkStatus();
+    return absl::InvalidArgumentError("far: \"least\" needs a \"helper\"");
+  }
+  constexpr absl::string_view kWhere = "far: helper: ";
+  if (!found->is_object()) {
+    return absl::InvalidArgumentError(absl::StrCat(kWhere, Quoted(*found), " is not an object"));
+  }
+  absl::Status status =
+      CheckKeys(*found, {"command", "start", "size", "staging", "staging_size"}, kWhere);
+  if (!status.ok()) return status;
+  absl::StatusOr<std::optional<uint64_t>> command = descriptors->Find(*found, "command", kWhere);
+  if (!command.ok()) return command.status();
+  if (!*command) return absl::InvalidArgumentError("far: helper: \"command\" is missing");
+  absl::StatusOr<AddressRange> memory = GetRange(*found, "start", "size", kWhere);
+  if (!memory.ok()) return memory.status();
+  absl::StatusOr<AddressRange> staging = GetRange(*found, "staging", "staging_size", kWhere);
+  if (!staging.ok()) return staging.status();
+  far->helper = {**command, *memory, *staging, least->value_or(kLeastFarArea)};
+  return absl::OkStatus();
+}
+
+absl::Status ParseFar(const json& request_object, NamedDescriptors* descriptors,
+                      HandoverRequest* request) {
+  FarRequest& far = request->far.emplace();
+  const auto found = request_object.find("far");
+  if (found == request_object.end()) return absl::OkStatus();
+  const json& object = *found;
+  if (!object.is_object()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"far\" is ", Quoted(object), ", not an object"));
+  }
+  absl::Status status = CheckKeys(
+      object, {"local_memory", "policy", "fresh", "make_volume", "helper", "least"}, "far: ");
+  if (!status.ok()) return status;
+  absl::StatusOr<std::optional<uint64_t>> local = FindNumber(object, "local_memory", "far: ");
+  if (!local.ok()) return local.status();
+  far.local_memory = *local;
+  absl::StatusOr<std::optional<bool>> fresh = FindBool(object, "fresh");
+  if (!fresh.ok()) return fresh.status();
+  far.fresh = fresh->value_or(false);
+  absl::StatusOr<std::optional<uint64_t>> size = FindNumber(object, "make_volume", "far: ");
+  if (!size.ok()) return size.status();
+  far.make_volume = size->value_or(0);
+  if (const auto policy = object.find("policy"); policy != object.end()) {
+    if (!policy->is_string()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("far: \"policy\" is ", Quoted(*policy), ", not a name"));
+    }
+    far.policy = policy->get<std::string>();
+  }
+  return ParseHelper(object, descriptors, &far);
+}
+
+absl::Status ParseMode(const json& object, NamedDescriptors* descriptors,
+                       HandoverRequest* request) {
+  const auto mode = object.find("mode");
+  if (mode != object.end() && *mode == "far") return ParseFar(object, descriptors, request);
+  if (mode != object.end() && *mode != "lazy") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"mode\" is ", Quoted(*mode), ", not \"lazy\" or \"far\""));
+  }
+  if (!object.contains("far")) return absl::OkStatus();
+  return absl::InvalidArgumentError("\"far\" goes with \"mode\":\"far\" only");
 }
 
 // Of a request in our form, beside its mappings.
@@ -274,26 +371,38 @@ absl::Duration ToDeadline(uint64_t milliseconds) {
   return absl::Milliseconds(static_cast<int64_t>(std::min(milliseconds, kLongest)));
 }
 
+absl::Status ParseMappingsOf(const json& object, NamedDescriptors* descriptors,
+                             HandoverRequest* request) {
+  const auto mappings = object.find("mappings");
+  const bool whole_process = request->far && request->far->helper;
+  if (mappings == object.end()) {
+    if (whole_process) return absl::OkStatus();
+    return absl::InvalidArgumentError("\"mappings\" is missing");
+  }
+  absl::Status status = ParseMappings(*mappings, request, descriptors);
+  if (!status.ok() || !request->far) return status;
+  if (whole_process && !request->mappings.empty()) {
+    return absl::InvalidArgumentError(
+        "a \"helper\" is for all anonymous memory of a process: there can be no mappings");
+  }
+  if (!whole_process && request->far->files.size() != request->mappings.size()) {
+    return absl::InvalidArgumentError(
+        "each mapping of far memory needs its \"memfd\"; anonymous memory needs a \"helper\"");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ParseAttach(const json& object, HandoverRequest* request) {
   request->kind = HandoverRequest::Kind::kAttach;
-  absl::Status status =
-      CheckKeys(object,
-                {"volume", "mappings", "mode", "register", "drain", "unregister", "prefetch",
-                 "working_set", "shared_discard", "fault_policy", "fault_deadline_ms", "pidfd"},
-                "");
+  absl::Status status = CheckKeys(
+      object,
+      {"volume", "mappings", "mode", "register", "drain", "unregister", "prefetch", "working_set",
+       "shared_discard", "fault_policy", "fault_deadline_ms", "pidfd", "far"},
+      "");
   if (!status.ok()) return status;
   if (status = ParseVolume(object, request); !status.ok()) return status;
-  if (const auto mode = object.find("mode"); mode != object.end()) {
-    if (*mode == "far") {
-      return absl::UnimplementedError(
-          "\"mode\":\"far\" is not available: this agent serves lazy mappings only; use "
-          "\"mode\":\"lazy\"");
-    }
-    if (*mode != "lazy") {
-      return absl::InvalidArgumentError(
-          absl::StrCat("\"mode\" is ", Quoted(*mode), ", not \"lazy\" or \"far\""));
-    }
-  }
+  NamedDescriptors descriptors;
+  if (status = ParseMode(object, &descriptors, request); !status.ok()) return status;
   absl::StatusOr<std::optional<bool>> register_ranges = FindBool(object, "register");
   if (!register_ranges.ok()) return register_ranges.status();
   request->register_ranges = register_ranges->value_or(false);
@@ -322,10 +431,7 @@ absl::Status ParseAttach(const json& object, HandoverRequest* request) {
   absl::StatusOr<std::optional<uint64_t>> deadline = FindNumber(object, "fault_deadline_ms", "");
   if (!deadline.ok()) return deadline.status();
   if (*deadline) request->fault_deadline = ToDeadline(**deadline);
-  const auto mappings = object.find("mappings");
-  if (mappings == object.end()) return absl::InvalidArgumentError("\"mappings\" is missing");
-  NamedDescriptors descriptors;
-  if (status = ParseMappings(*mappings, request, &descriptors); !status.ok()) return status;
+  if (status = ParseMappingsOf(object, &descriptors, request); !status.ok()) return status;
   return ParseDescriptors(object, &descriptors, request);
 }
 

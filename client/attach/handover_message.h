@@ -5,28 +5,44 @@
 // Requests:
 //   [MAPPING, ...]                                   Firecracker's handover; never answered
 //   {"volume":NAME,"mappings":[MAPPING, ...],
-//    "mode":"lazy","register":BOOL,"drain":BOOL,"unregister":BOOL,
+//    "mode":MODE,"register":BOOL,"drain":BOOL,"unregister":BOOL,
 //    "prefetch":POLICY,"working_set":USE,
 //    "shared_discard":WHAT,"fault_policy":POLICY,
-//    "fault_deadline_ms":N,"pidfd":INDEX}          a handover; answered with the attachment's id
+//    "fault_deadline_ms":N,"pidfd":INDEX,
+//    "far":FAR}                                    a handover; answered with the attachment's id
 //   {"detach":true}                                  ends the attachment made on this connection
 //   {"detach":true,"attachment":ID}                  ends that one, of the same process: for a peer
 //    whose connection went with an agent that was killed; one that has ended is no error
 //   {"query":"volume","volume":NAME}                 answered with the volume's size
 //   {"query":"attachments"}                          answered with the state of every attachment
-// MAPPING: {"base_host_virt_addr":N,"size":N,"offset":N,"page_size":N,"memfd":INDEX}, all in bytes.
+// MAPPING: {"base_host_virt_addr":N,"size":N,"offset":N,"page_size":N,"memfd":INDEX,
+//           "memfd_offset":N}, all in bytes.
+// FAR: {"local_memory":N,"policy":NAME,"fresh":BOOL,"make_volume":N,
+//       "helper":{"command":INDEX,"start":N,"size":N,"staging":N,"staging_size":N},"least":N}
 // "page_size" may be missing: then "page_size_kib" is taken, which means bytes too, or else 4096.
-// "mode" (default "lazy"), "register", "unregister" (default false; AttachmentOptions says what it
-// does), "drain", "prefetch", "working_set",
-// "shared_discard", "fault_policy" and "fault_deadline_ms" (default as the agent's flags of these
-// names), "pidfd" and "memfd" may be missing. INDEX counts the descriptors that follow the
-// userfaultfd, from 0.
+// "mode" is "lazy" (the default) or "far"; "register", "unregister" (default false;
+// AttachmentOptions says what it does), "drain", "prefetch", "working_set", "shared_discard",
+// "fault_policy" and "fault_deadline_ms" (default as the agent's flags of these names), "pidfd" and
+// "memfd" may be missing. INDEX counts the descriptors that follow the userfaultfd, from 0.
 //
 // "pidfd" is for a peer that hands over the memory of another process: a pidfd of that process,
 // whose end then is the attachment's, and which dies where the fault policy says so. (Not its
 // number, which may come to mean another process while the text is under way.) Anybody can have a
 // pidfd of anybody, so the agent asks for more: the peer must be root or the user that the process
 // runs as, so that it could kill the process itself. See HandoverTarget in peer_process.h.
+//
+// "far" goes with "mode":"far", and with "register":true: far memory, whose pages leave where there
+// is no room for them, and are written to the volume. "local_memory" is the budget in bytes
+// (default as the agent's --local-memory, as is that of "policy"), "fresh" says that nothing in the
+// volume is of worth: all begins as zeros. With "make_volume" the agent makes a volume of so many
+// bytes for it, whose name begins with "volume", and deletes it in the end. It is of one of two
+// kinds:
+//   - mappings of files in memory, each with its "memfd", which the agent takes pages out of by
+//     itself; "memfd_offset" (default 0) is where in the file the mapping begins
+//   - with "helper", the private anonymous memory of the whole process, as far as its areas have
+//     "least" bytes each (default 128 KiB); "mappings" is empty or missing then. It tells where the
+//     eviction helper has its command memory, a descriptor, its other memory and, in that, its
+//     staging area (far/eviction_helper.h)
 //
 // In Firecracker's form unknown keys are ignored, since its newer versions add some; in ours they
 // are errors. In both, a key that stands twice is one.
@@ -42,6 +58,7 @@
 #include <vector>
 
 #include "client/attachment.h"
+#include "client/uffd/uffd.h"
 
 namespace faultline {
 
@@ -50,6 +67,27 @@ inline constexpr size_t kMaxHandoverBytes = size_t{1} << 20;
 inline constexpr size_t kMaxHandoverMappings = 4096;
 // The userfaultfd and the descriptors that follow it.
 inline constexpr size_t kMaxHandoverDescriptors = 16;
+
+// What a handover says of far memory.
+struct FarRequest {
+  std::optional<uint64_t> local_memory;  // bytes
+  std::optional<std::string> policy;
+  bool fresh = false;
+  uint64_t make_volume = 0;  // bytes; 0: the volume is there
+  struct File {
+    size_t memfd;     // which of the descriptors
+    size_t mapping;   // which of the mappings
+    uint64_t offset;  // in the file
+  };
+  std::vector<File> files;
+  // Of all anonymous memory of the process.
+  struct Helper {
+    size_t command;  // which of the descriptors
+    AddressRange memory, staging;
+    uint64_t least;
+  };
+  std::optional<Helper> helper;
+};
 
 struct HandoverRequest {
   enum class Kind { kFirecracker, kAttach, kDetach, kQueryVolume, kQueryAttachments };
@@ -68,6 +106,7 @@ struct HandoverRequest {
   std::optional<absl::Duration> fault_deadline;
   // Which of the descriptors that follow the userfaultfd tells the target; none: it is the peer.
   std::optional<size_t> pidfd;
+  std::optional<FarRequest> far;  // none: "mode":"lazy"
   // How many descriptors follow the userfaultfd: as many as the request names. Those of mappings
   // are not needed to fill memory with UFFDIO_COPY, which is how this version does it.
   size_t further_descriptors = 0;

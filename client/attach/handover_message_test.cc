@@ -126,7 +126,6 @@ std::vector<Refused> RefusedRequests() {
       {"UnknownKeyInMapping",
        R"({"volume":"vm","mappings":[)" + MappingText(R"(,"gpa_start":0)") + "]}",
        R"(mapping 0: unknown key "gpa_start")"},
-      {"ModeFar", Ours(R"(,"mode":"far")"), "this agent serves lazy mappings only"},
       {"ModeUnknown", Ours(R"(,"mode":"eager")"), R"("mode" is "eager", not "lazy" or "far")"},
       {"DrainNumber", Ours(R"(,"drain":1)"), R"("drain" is 1, not true or false)"},
       {"RegisterNumber", Ours(R"(,"register":1)"), R"("register" is 1, not true or false)"},
@@ -154,9 +153,40 @@ std::vector<Refused> RefusedRequests() {
   };
 }
 
+// Wrong in what is said of far memory.
+std::vector<Refused> RefusedFarMemory() {
+  return {
+      {"FarOfAnonymousMappings", Ours(R"(,"mode":"far")"),
+       R"(each mapping of far memory needs its "memfd"; anonymous memory needs a "helper")"},
+      {"FarInLazyMode", Ours(R"(,"far":{})"), R"("far" goes with "mode":"far" only)"},
+      {"FarNumber", Ours(R"(,"mode":"far","far":1)"), R"("far" is 1, not an object)"},
+      {"FarUnknownKey", Ours(R"(,"mode":"far","far":{"budget":1})"),
+       R"(far: unknown key "budget")"},
+      {"FarPolicyNumber", Ours(R"(,"mode":"far","far":{"policy":1})"),
+       R"(far: "policy" is 1, not a name)"},
+      {"FarLeastAlone", Ours(R"(,"mode":"far","far":{"least":4096})"),
+       R"(far: "least" needs a "helper")"},
+      {"FarHelperOfNothing", Ours(R"(,"mode":"far","far":{"helper":{}})"),
+       R"(far: helper: "command" is missing)"},
+      {"FarHelperUnaligned",
+       Ours(R"(,"mode":"far","far":{"helper":{"command":0,"start":1,"size":4096,)"
+            R"("staging":0,"staging_size":0}})"),
+       R"(far: helper: "start" and "size" are no range of whole pages)"},
+      {"FarHelperAndMappings",
+       Ours(R"(,"mode":"far","far":{"helper":{"command":0,"start":4096,"size":4096,)"
+            R"("staging":4096,"staging_size":4096}})"),
+       R"(a "helper" is for all anonymous memory of a process: there can be no mappings)"},
+      {"MemfdOffsetAlone",
+       R"({"volume":"vm","mappings":[)" + MappingText(R"(,"memfd_offset":0)") + "]}",
+       R"("memfd_offset" needs a "memfd")"},
+  };
+}
+
 std::string NameOf(const testing::TestParamInfo<Refused>& refused) { return refused.param.name; }
 
 INSTANTIATE_TEST_SUITE_P(Texts, HandoverMessageRefuses, testing::ValuesIn(RefusedTexts()), NameOf);
+INSTANTIATE_TEST_SUITE_P(FarMemory, HandoverMessageRefuses, testing::ValuesIn(RefusedFarMemory()),
+                         NameOf);
 INSTANTIATE_TEST_SUITE_P(Requests, HandoverMessageRefuses, testing::ValuesIn(RefusedRequests()),
                          NameOf);
 
@@ -200,6 +230,38 @@ TEST(HandoverMessage, OurFormKeepsWhatItSays) {
   EXPECT_EQ(request->drain, std::optional<bool>(false));
   EXPECT_EQ(request->mappings.size(), 3u);
   EXPECT_EQ(request->further_descriptors, 2u);
+}
+
+TEST(HandoverMessage, FarMemoryOfFilesNamesThem) {
+  absl::StatusOr<HandoverRequest> request = ParseHandover(absl::StrCat(
+      R"({"volume":"vm","mode":"far","far":{"local_memory":1048576,"policy":"fifo","fresh":true},)",
+      R"("mappings":[)", MappingText(R"(,"memfd":0,"memfd_offset":8192)"), "]}"));
+  ASSERT_TRUE(request.ok()) << request.status();
+  ASSERT_TRUE(request->far.has_value());
+  EXPECT_EQ(request->far->local_memory, 1048576u);
+  EXPECT_EQ(request->far->policy, "fifo");
+  EXPECT_TRUE(request->far->fresh);
+  EXPECT_FALSE(request->far->helper.has_value());
+  ASSERT_EQ(request->far->files.size(), 1u);
+  EXPECT_EQ(request->far->files[0].memfd, 0u);
+  EXPECT_EQ(request->far->files[0].mapping, 0u);
+  EXPECT_EQ(request->far->files[0].offset, 8192u);
+  EXPECT_EQ(ParseHandover(Ours(""))->far.has_value(), false);
+}
+
+TEST(HandoverMessage, FarMemoryOfAWholeProcessNamesItsHelper) {
+  absl::StatusOr<HandoverRequest> request = ParseHandover(
+      R"({"volume":"vm","mode":"far","register":true,"far":{"least":65536,"helper":)"
+      R"({"command":0,"start":8192,"size":16384,"staging":12288,"staging_size":4096}}})");
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_TRUE(request->mappings.empty());
+  EXPECT_EQ(request->further_descriptors, 1u);
+  ASSERT_TRUE(request->far->helper.has_value());
+  EXPECT_EQ(request->far->helper->command, 0u);
+  EXPECT_EQ(request->far->helper->memory, (AddressRange{8192, 16384}));
+  EXPECT_EQ(request->far->helper->staging, (AddressRange{12288, 4096}));
+  EXPECT_EQ(request->far->helper->least, 65536u);
+  EXPECT_EQ(request->far->local_memory, std::nullopt);
 }
 
 TEST(HandoverMessage, SharedDiscardIsByAttachment) {

@@ -390,6 +390,8 @@ void EpollHandoverServer::OnRequest(uint64_t id, Connection& c, HandoverRequest 
       }
       job.peer = *std::move(target);
     }
+    job.further.assign(std::make_move_iterator(c.descriptors.begin() + 1),
+                       std::make_move_iterator(c.descriptors.end()));
     c.descriptors.clear();
   } else if (request.kind == Kind::kDetach && !c.attachment && !request.attachment) {
     Refuse(c, false, absl::FailedPreconditionError("this connection has no attachment to detach"));

@@ -383,11 +383,13 @@ TEST_F(HandoverServerTest, SecondHandoverOnOneConnectionIsRefused) {
             Error("this connection has attachment 1; use another connection for a second"));
 }
 
-TEST_F(HandoverServerTest, ModeFarIsRefused) {
+TEST_F(HandoverServerTest, FarMemoryIsRefusedWhereNoVolumeCanBeWritten) {
   Start();
-  EXPECT_TRUE(absl::StrContains(
-      Ask(absl::StrCat(R"({"volume":"vm","mode":"far","mappings":[)", MappingText(), "]}")),
-      "this agent serves lazy mappings only"));
+  TestPeer peer = Connect();
+  peer.Send(R"({"volume":"vm","mode":"far","register":true,"far":{"helper":{"command":0,"start":0,)"
+            R"("size":0,"staging":0,"staging_size":0}}})",
+            {uffd_.get(), uffd_.get()});
+  EXPECT_TRUE(absl::StrContains(peer.ReadLine(), "this agent serves no far memory"));
 }
 
 TEST_F(HandoverServerTest, SilentPeerIsDroppedWithALogLine) {

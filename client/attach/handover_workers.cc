@@ -2,6 +2,8 @@
 #include "client/attach/handover_workers.h"
 
 #include <absl/strings/str_cat.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 
 #include <algorithm>
@@ -9,12 +11,19 @@
 #include <memory>
 #include <utility>
 
+#include "client/evict/far_memory.h"
+#include "client/evict/memfd_extractor.h"
+#include "client/evict/policies.h"
+#include "client/far/helper_extractor.h"
 #include "proto/log.h"
 
 namespace faultline {
 namespace {
 
 using Kind = HandoverRequest::Kind;
+
+// Of the budget of far memory, what is for pages on their way out.
+constexpr uint64_t kStageShare = 8;
 
 bool IsHandover(Kind kind) { return kind == Kind::kFirecracker || kind == Kind::kAttach; }
 
@@ -158,12 +167,12 @@ std::optional<HandoverOutcome> HandoverWorkers::Handover(HandoverJob& job) {
   }
   const absl::Time deadline =
       absl::Now() + std::clamp(TimeLeft(job), absl::ZeroDuration(), options_.try_timeout);
-  absl::StatusOr<std::shared_ptr<PageSource>> source = open_source_(VolumeOf(job), deadline);
-  if (!source.ok()) {
-    if (!MayRetry(job, source.status())) return Fail(job, source.status());
+  absl::StatusOr<VolumeIo> volume = Open(job, deadline);
+  if (!volume.ok()) {
+    if (!MayRetry(job, volume.status())) return Fail(job, volume.status());
     if (job.backoff == options_.first_backoff) {
       LogWarning(absl::StrCat("volume ", VolumeOf(job), " for ", job.peer.Name(),
-                              " cannot be opened yet, trying again: ", source.status().message()));
+                              " cannot be opened yet, trying again: ", volume.status().message()));
     }
     job.due = Clock::now() + absl::ToChronoNanoseconds(std::min(job.backoff, TimeLeft(job)));
     job.backoff = std::min(2 * job.backoff, options_.max_backoff);
@@ -172,11 +181,11 @@ std::optional<HandoverOutcome> HandoverWorkers::Handover(HandoverJob& job) {
   HandoverOutcome outcome;
   outcome.connection = job.connection;
   if (job.request.kind == Kind::kQueryVolume) {
-    outcome.reply = VolumeReply((*source)->size().in_bytes());
+    outcome.reply = VolumeReply(volume->source->size().in_bytes());
     return outcome;
   }
   absl::StatusOr<AttachmentId> id =
-      job.left ? Adopt(job, *std::move(source)) : Attach(job, *std::move(source));
+      job.left ? Adopt(job, std::move(volume->source)) : Attach(job, *std::move(volume));
   if (absl::IsNotFound(id.status()) && job.left && job.left->target_keeps_uffd) {
     // It had one: so it has given its memory up, or another program runs in it (exec).
     LogInfo(absl::StrCat("attachment ", job.left->id,
@@ -205,17 +214,92 @@ absl::StatusOr<AttachmentId> HandoverWorkers::Adopt(HandoverJob& job,
   return pager_->Adopt(std::move(request));
 }
 
-absl::StatusOr<AttachmentId> HandoverWorkers::Attach(HandoverJob& job,
-                                                     std::shared_ptr<PageSource> source) {
+absl::StatusOr<VolumeIo> HandoverWorkers::Open(const HandoverJob& job, absl::Time deadline) const {
+  if (!job.request.far) {
+    absl::StatusOr<std::shared_ptr<PageSource>> source = open_source_(VolumeOf(job), deadline);
+    if (!source.ok()) return source.status();
+    return VolumeIo{*std::move(source), nullptr};
+  }
+  if (options_.open_volume_io == nullptr) {
+    return absl::UnimplementedError("this agent serves no far memory");
+  }
+  if (const uint64_t size = job.request.far->make_volume; size > 0) {
+    return options_.make_volume(VolumeOf(job), size, deadline);
+  }
+  absl::StatusOr<VolumeIo> volume = options_.open_volume_io(VolumeOf(job), deadline);
+  if (volume.ok()) volume->name = std::string(VolumeOf(job));
+  return volume;
+}
+
+absl::StatusOr<std::unique_ptr<FarMemory>> HandoverWorkers::PrepareFar(
+    HandoverJob& job, const VolumeIo& volume) const {
+  const FarRequest& wanted = *job.request.far;
+  auto far = std::make_unique<FarMemory>();
+  const uint64_t budget = wanted.local_memory.value_or(options_.local_memory);
+  uint64_t taken = 0;
+  for (const AttachmentStats& stats : pager_->Attachments()) {
+    taken += stats.local.budget_pages * kPageSize;
+  }
+  if (budget > options_.total_local_memory - std::min(taken, options_.total_local_memory)) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "a budget of ", budget, " bytes does not fit: this agent has ", options_.total_local_memory,
+        " for all far memory (--total-local-memory), of which ", taken, " are taken"));
+  }
+  far->budget = PageCount(budget / kPageSize);
+  far->stage = PageCount(budget / kPageSize / kStageShare);
+  absl::StatusOr<std::unique_ptr<EvictionPolicy>> policy = MakeEvictionPolicy(
+      wanted.policy.value_or(options_.eviction_policy), far->budget - far->stage);
+  if (!policy.ok()) return policy.status();
+  far->policy = *std::move(policy);
+  far->sink = volume.sink;
+  far->fresh = wanted.fresh || wanted.make_volume > 0;
+  if (wanted.helper) {
+    far->least_area = std::max(wanted.helper->least, kPageSize);
+    far->excluded = wanted.helper->memory;
+    far->staging = wanted.helper->staging;
+    far->freeze = [freeze = options_.freeze_volume, name = volume.name] { return freeze(name); };
+    absl::StatusOr<PeerProcess> peer = job.peer.Duplicate();
+    if (!peer.ok()) return peer.status();
+    far->new_extractor =
+        [command = std::make_shared<UniqueFd>(std::move(job.further[wanted.helper->command])),
+         pidfd = std::make_shared<UniqueFd>(std::move(peer->pidfd))](
+            Uffd* uffd, const AddressSpace*) -> absl::StatusOr<std::unique_ptr<PageExtractor>> {
+      return HelperExtractor::Open({std::move(*command), std::move(*pidfd), uffd});
+    };
+    return far;
+  }
+  far->protection = Uffd::Protection::kWriteToo;
+  auto files = std::make_shared<std::vector<MemoryFile>>();
+  for (const FarRequest::File& file : wanted.files) {
+    const Mapping& mapping = job.request.mappings[file.mapping];
+    // Several mappings may be of one file.
+    UniqueFd fd(fcntl(job.further[file.memfd].get(), F_DUPFD_CLOEXEC, 0));
+    if (!fd) return absl::ErrnoToStatus(errno, "a descriptor for a file of far memory");
+    files->push_back({std::move(fd), mapping.offset, file.offset, mapping.size});
+  }
+  far->new_extractor =
+      [files](Uffd* uffd,
+              const AddressSpace* space) -> absl::StatusOr<std::unique_ptr<PageExtractor>> {
+    return std::make_unique<MemfdExtractor>(uffd, space, std::move(*files));
+  };
+  return far;
+}
+
+absl::StatusOr<AttachmentId> HandoverWorkers::Attach(HandoverJob& job, VolumeIo volume) {
   AttachRequest request;
+  if (job.request.far) {
+    absl::StatusOr<std::unique_ptr<FarMemory>> far = PrepareFar(job, volume);
+    if (!far.ok()) return far.status();
+    request.far = *std::move(far);
+  }
   request.uffd = std::move(job.uffd);
   request.register_ranges = job.request.register_ranges;
   request.mappings = job.request.mappings;
   request.pid = job.peer.pid;
-  request.volume = std::string(VolumeOf(job));
-  request.source = std::move(source);
+  request.volume = job.request.far ? volume.name : std::string(VolumeOf(job));
+  request.source = std::move(volume.source);
   request.options = options_.attachment;
-  request.options.drain = job.request.drain.value_or(options_.attachment.drain);
+  request.options.drain = job.request.drain.value_or(options_.attachment.drain && !job.request.far);
   request.options.prefetch = job.request.prefetch.value_or(options_.attachment.prefetch);
   request.options.working_set = job.request.working_set.value_or(options_.attachment.working_set);
   request.options.unregister = job.request.unregister;

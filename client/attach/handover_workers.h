@@ -21,6 +21,7 @@
 #include "client/attach/handover_message.h"
 #include "client/attach/peer_process.h"
 #include "client/pager.h"
+#include "client/source/page_sink.h"
 #include "proto/mutex.h"
 
 namespace faultline {
@@ -42,6 +43,21 @@ struct HandoverWorkersOptions {
   absl::Duration first_backoff = absl::Milliseconds(100);  // doubled after each try
   absl::Duration max_backoff = absl::Seconds(2);
   EndPeer end_peer = KillPeer;
+  // Opens volumes for far memory; null: there is none.
+  OpenVolumeIo open_volume_io;
+  // Freezes a volume as it is now, for the child of a process with far memory, and opens that; what
+  // is frozen is given up with the source.
+  std::function<absl::StatusOr<std::shared_ptr<PageSource>>(absl::string_view volume)>
+      freeze_volume;
+  // Makes a volume whose name begins with `prefix`, which is deleted with its source.
+  std::function<absl::StatusOr<VolumeIo>(absl::string_view prefix, uint64_t size_bytes,
+                                         absl::Time deadline)>
+      make_volume;
+  uint64_t local_memory = uint64_t{256}
+                          << 20;            // the budget of far memory that asks for none, bytes
+  std::string eviction_policy = "s3-fifo";  // of far memory that asks for none
+  // All budgets together, in bytes.
+  uint64_t total_local_memory = UINT64_MAX;
   WorkingSets* working_sets = nullptr;  // borrowed; null: none are kept
   // How long the answer of a handover waits for its working set to be fetched, so that the program
   // begins with it in place.
@@ -51,8 +67,9 @@ struct HandoverWorkersOptions {
 struct HandoverJob {
   uint64_t connection = 0;  // told back with the outcome
   HandoverRequest request;
-  PeerProcess peer;  // or the process that it has handed over
-  UniqueFd uffd;     // of a handover
+  PeerProcess peer;               // or the process that it has handed over
+  UniqueFd uffd;                  // of a handover
+  std::vector<UniqueFd> further;  // the descriptors that followed it
   // Instead: an attachment that another agent has left, and its record; `peer` is its process. Not
   // answered.
   std::unique_ptr<AttachmentJournal> journal;
@@ -104,8 +121,12 @@ class HandoverWorkers {
   // The outcome, or nothing when the job has been queued for another try.
   std::optional<HandoverOutcome> Work(HandoverJob& job);
   std::optional<HandoverOutcome> Handover(HandoverJob& job);
-  absl::StatusOr<AttachmentId> Attach(HandoverJob& job, std::shared_ptr<PageSource> source);
+  absl::StatusOr<VolumeIo> Open(const HandoverJob& job, absl::Time deadline) const;
+  absl::StatusOr<AttachmentId> Attach(HandoverJob& job, VolumeIo volume);
   absl::StatusOr<AttachmentId> Adopt(HandoverJob& job, std::shared_ptr<PageSource> source);
+  // What `job` asks for of far memory, of `volume`, which it writes.
+  absl::StatusOr<std::unique_ptr<FarMemory>> PrepareFar(HandoverJob& job,
+                                                        const VolumeIo& volume) const;
   // Waits until the working set is in place, but not longer than somebody is there who cares.
   void AwaitReplay(std::future<void> replayed, const PeerProcess& peer);
   // Has the working set recorded or replayed, as the request's options say.

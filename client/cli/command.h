@@ -38,6 +38,7 @@ void RegisterBenchCommand(CLI::App* app, Session* session);
 void RegisterChurnCommand(CLI::App* app, Session* session);
 void RegisterLabCommand(CLI::App* app, Session* session);
 void RegisterVmCommands(CLI::App* app, Session* session);
+void RegisterRunCommand(CLI::App* app, Session* session);
 void RegisterTraceCommands(CLI::App* app, Session* session);
 // Into the group of RegisterBenchCommand, so after that.
 void RegisterVmBenchCommands(CLI::App* app, Session* session);

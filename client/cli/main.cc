@@ -16,10 +16,11 @@ namespace faultline {
 namespace {
 
 constexpr RegisterCommands kCommands[] = {
-    RegisterVolumeCommands,     RegisterServerCommands, RegisterAttachCommand,
-    RegisterAttachmentsCommand, RegisterDemoCommand,    RegisterBenchCommand,
-    RegisterChurnCommand,       RegisterLabCommand,     RegisterVmCommands,
-    RegisterVmBenchCommands,    RegisterTraceCommands,  RegisterCompletionCommand,
+    RegisterVolumeCommands,     RegisterServerCommands,  RegisterAttachCommand,
+    RegisterAttachmentsCommand, RegisterDemoCommand,     RegisterBenchCommand,
+    RegisterChurnCommand,       RegisterLabCommand,      RegisterVmCommands,
+    RegisterRunCommand,         RegisterVmBenchCommands, RegisterTraceCommands,
+    RegisterCompletionCommand,
 };
 
 constexpr int kFailure = 1;

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef FAULTLINE_CLIENT_REMOTE_OWNED_VOLUMES_H_
+#define FAULTLINE_CLIENT_REMOTE_OWNED_VOLUMES_H_
+
+#include <absl/status/status.h>
+#include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
+#include <absl/time/time.h>
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "client/remote/admin_client.h"
+#include "client/remote/page_server.h"
+#include "client/source/page_sink.h"
+#include "proto/mutex.h"
+
+namespace faultline {
+
+// Volumes and snapshots that are there for as long as somebody uses them, and are then deleted; one
+// that cannot be is named in a warning. Thread-safe.
+class OwnedVolumes {
+ public:
+  // `server` is borrowed.
+  OwnedVolumes(std::unique_ptr<AdminClient> admin, PageServer* server);
+  // Returns when everything is deleted, or cannot be. Every source must have been destroyed.
+  ~OwnedVolumes();
+
+  // A new volume of `size_bytes`, all zero, whose name begins with `prefix`; until its source is
+  // destroyed. The errors of AdminClient::CreateVolume() and PageServer::OpenVolumeIo().
+  absl::StatusOr<VolumeIo> Create(absl::string_view prefix, uint64_t size_bytes,
+                                  absl::Time deadline);
+  // A snapshot of `volume` as it is now, until the source is destroyed.
+  absl::StatusOr<std::shared_ptr<PageSource>> Freeze(absl::string_view volume);
+
+ private:
+  std::string NewName(absl::string_view prefix);
+  // `source`, and when it is destroyed the volume `name` is deleted.
+  std::shared_ptr<PageSource> Own(std::shared_ptr<PageSource> source, std::string name);
+  void Delete();
+
+  const std::unique_ptr<AdminClient> admin_;
+  PageServer* const server_;
+  Mutex mu_;
+  CondVar changed_;
+  uint64_t next_ ABSL_GUARDED_BY(mu_) = 1;
+  std::deque<std::string> unused_ ABSL_GUARDED_BY(mu_);
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  std::thread deleter_;
+};
+
+}  // namespace faultline
+
+#endif  // FAULTLINE_CLIENT_REMOTE_OWNED_VOLUMES_H_

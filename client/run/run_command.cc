@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// faultline run
+#include <absl/strings/match.h>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_split.h>
+#include <elf.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "client/bench/local_stack.h"
+#include "client/cli/agent_query.h"
+#include "client/cli/command.h"
+#include "client/cli/flags.h"
+#include "client/evict/policies.h"
+#include "client/prefetch/prefetcher.h"
+#include "client/remote/admin_client.h"
+#include "client/run/run_protocol.h"
+#include "client/unique_fd.h"
+#include "client/vm/sibling_daemon.h"
+
+namespace faultline {
+namespace {
+
+using nlohmann::json;
+
+constexpr absl::Duration kLookInterval = absl::Milliseconds(20);
+constexpr absl::Duration kAnswerTimeout = absl::Seconds(5);
+
+struct RunFlags {
+  uint64_t local_memory = uint64_t{256} << 20;
+  std::string policy = "s3-fifo";
+  std::string prefetch = "majority";
+  uint64_t least = uint64_t{128} << 10;
+  std::string keep, inject, stats;
+  bool verbose = false;
+  std::vector<std::string> command;
+};
+
+// Where the shell would find `name`; empty where it would not.
+std::string FindProgram(const std::string& name) {
+  if (absl::StrContains(name, '/')) return access(name.c_str(), X_OK) == 0 ? name : "";
+  const char* const path = getenv("PATH");
+  for (absl::string_view directory :
+       absl::StrSplit(path != nullptr ? path : "/usr/bin:/bin", ':')) {
+    const std::string file = absl::StrCat(directory.empty() ? "." : directory, "/", name);
+    if (access(file.c_str(), X_OK) == 0 && !std::filesystem::is_directory(file)) return file;
+  }
+  return "";
+}
+
+// Whether the dynamic loader starts it, or an interpreter. What is no ELF file, such as a script,
+// is for the kernel to judge.
+bool IsStatic(const std::string& file) {
+  std::ifstream in(file, std::ios::binary);
+  Elf64_Ehdr header;
+  if (!in.read(reinterpret_cast<char*>(&header), sizeof header)) return false;
+  if (memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) return false;
+  if (header.e_ident[EI_CLASS] != ELFCLASS64) return true;  // a library of ours does not fit
+  for (int i = 0; i < header.e_phnum; ++i) {
+    Elf64_Phdr segment;
+    in.seekg(static_cast<std::streamoff>(header.e_phoff +
+                                         static_cast<uint64_t>(i) * header.e_phentsize));
+    if (!in.read(reinterpret_cast<char*>(&segment), sizeof segment)) return false;
+    if (segment.p_type == PT_INTERP) return false;
+  }
+  return true;
+}
+
+absl::Status CheckProgram(const std::string& name) {
+  const std::string file = FindProgram(name);
+  if (file.empty()) {
+    return absl::NotFoundError(absl::StrCat(name, ": there is no such program in PATH"));
+  }
+  if (IsStatic(file)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        file,
+        " is a static or 32-bit program, into which nothing can be loaded: its memory cannot "
+        "be far; link it dynamically"));
+  }
+  struct stat info;
+  if (stat(file.c_str(), &info) == 0 &&
+      (((info.st_mode & S_ISUID) != 0 && info.st_uid != geteuid()) ||
+       ((info.st_mode & S_ISGID) != 0 && info.st_gid != getegid()))) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(file,
+                     " changes its user or group when it starts, and so loads nothing of "
+                     "ours: its memory cannot be far; run it as that user"));
+  }
+  return absl::OkStatus();
+}
+
+// A directory for the agent's socket, removed in the end.
+class ScratchDirectory {
+ public:
+  ScratchDirectory() {
+    char name[] = "/tmp/faultline.XXXXXX";
+    if (mkdtemp(name) != nullptr) path_ = name;
+  }
+  ~ScratchDirectory() {
+    std::error_code ignored;
+    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+  }
+  ScratchDirectory(const ScratchDirectory&) = delete;
+  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+std::vector<std::string> AgentFlags(const RunFlags& flags, const Session& session,
+                                    const std::string& socket) {
+  std::vector<std::string> args = {
+      absl::StrCat("--server=", session.server),
+      absl::StrCat("--socket=", socket),
+      absl::StrCat("--local-memory=", flags.local_memory),
+      absl::StrCat("--policy=", flags.policy),
+      absl::StrCat("--prefetch=", flags.prefetch),
+      "--fault-policy=wait",
+      "--journal=none",
+  };
+  if (!flags.inject.empty()) args.push_back(absl::StrCat("--inject=", flags.inject));
+  return args;
+}
+
+void SetEnvironment(const RunFlags& flags, const std::string& socket) {
+  const std::string library = SiblingProgram("libfaultline-run-preload.so");
+  const char* const others = getenv("LD_PRELOAD");
+  const std::string preload =
+      others != nullptr && *others != '\0' ? absl::StrCat(library, ":", others) : library;
+  setenv("LD_PRELOAD", preload.c_str(), 1);
+  setenv(kRunSocket, socket.c_str(), 1);
+  setenv(kRunVolume, "run", 1);
+  setenv(kRunLeast, std::to_string(flags.least).c_str(), 1);
+  setenv(kRunFirst, flags.keep.empty() ? "new" : flags.keep.c_str(), 1);
+}
+
+// What the agent has last said of each attachment: those of processes that have ended are gone.
+class StatsCollector {
+ public:
+  explicit StatsCollector(std::string socket) : socket_(std::move(socket)) {}
+
+  void Look() {
+    const absl::StatusOr<std::string> answer =
+        QueryAgent(socket_, R"({"query":"attachments"})", kAnswerTimeout);
+    if (!answer.ok()) return;
+    const json text = json::parse(*answer, nullptr, /*allow_exceptions=*/false);
+    if (!text.is_object() || !text.contains("attachments")) return;
+    for (const json& attachment : text["attachments"]) {
+      last_[attachment.value("id", uint64_t{0})] = attachment;
+    }
+  }
+  absl::Status WriteTo(const std::string& path) const {
+    json all = json::array();
+    for (const auto& [id, attachment] : last_) all.push_back(attachment);
+    std::ofstream file(path);
+    file << json{{"attachments", all}}.dump(2) << "\n";
+    file.close();
+    if (file) return absl::OkStatus();
+    return absl::UnavailableError(absl::StrCat(path, ": cannot be written: ", strerror(errno)));
+  }
+
+ private:
+  const std::string socket_;
+  std::map<uint64_t, json> last_;
+};
+
+volatile sig_atomic_t child_pid = 0;
+void HandOn(int number) {
+  if (child_pid > 0) kill(child_pid, number);
+}
+
+absl::StatusOr<int> RunToItsEnd(const RunFlags& flags, const std::string& socket,
+                                SiblingDaemon* agent) {
+  std::vector<char*> argv;
+  for (const std::string& arg : flags.command) argv.push_back(const_cast<char*>(arg.c_str()));
+  argv.push_back(nullptr);
+  // Those that are sent to this process are for the program; a terminal sends them to both.
+  struct sigaction hand_on = {};
+  hand_on.sa_handler = &HandOn;
+  const pid_t pid = fork();
+  if (pid < 0) return absl::ErrnoToStatus(errno, "fork");
+  if (pid == 0) {
+    signal(SIGPIPE, SIG_DFL);
+    SetEnvironment(flags, socket);
+    execvp(argv[0], argv.data());
+    fprintf(stderr, "faultline run: %s: %s\n", argv[0], strerror(errno));
+    _exit(errno == ENOENT ? 127 : 126);
+  }
+  child_pid = pid;
+  for (const int number : {SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) {
+    sigaction(number, &hand_on, nullptr);
+  }
+  signal(SIGINT, SIG_IGN);
+  signal(SIGQUIT, SIG_IGN);
+  StatsCollector stats(socket);
+  int status = 0;
+  bool reported = false;
+  for (;;) {
+    const bool look = !flags.stats.empty();
+    const pid_t ended = waitpid(pid, &status, WNOHANG);
+    if (ended == pid) break;
+    if (look) stats.Look();
+    if (!agent->running() && !std::exchange(reported, true)) {
+      fprintf(stderr, "faultline run: the agent has ended, the program waits for its memory:\n%s",
+              agent->Log().c_str());
+      kill(pid, SIGKILL);
+    }
+    absl::SleepFor(kLookInterval);
+  }
+  if (!flags.stats.empty()) {
+    if (absl::Status written = stats.WriteTo(flags.stats); !written.ok()) return written;
+  }
+  if (flags.verbose) fprintf(stderr, "%s", agent->Log().c_str());
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+absl::Status MakeKept(const RunFlags& flags, const Session& session) {
+  if (flags.keep.empty()) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<AdminClient>> admin =
+      AdminClient::Create({.address = session.server});
+  if (!admin.ok()) return admin.status();
+  rpc::CreateVolumeRequest request;
+  request.set_name(flags.keep);
+  request.set_size_bytes(kRunVolumeBytes);
+  return (*admin)->CreateVolume(request).status();
+}
+
+absl::Status Run(const RunFlags& flags, const Session& session, int* exit_status) {
+  if (flags.local_memory < (uint64_t{1} << 20)) {
+    return absl::InvalidArgumentError(
+        "--local-memory: less than 1MiB is too little for anything to run in");
+  }
+  if (absl::Status status = CheckProgram(flags.command[0]); !status.ok()) return status;
+  if (absl::Status status = MakeKept(flags, session); !status.ok()) return status;
+  const ScratchDirectory scratch;
+  const std::string socket = scratch.path() + "/agent.sock";
+  absl::StatusOr<SiblingDaemon> agent =
+      SiblingDaemon::StartAgent(AgentFlags(flags, session, socket), socket);
+  if (!agent.ok()) return agent.status();
+  absl::StatusOr<int> status = RunToItsEnd(flags, socket, &*agent);
+  if (!status.ok()) return status.status();
+  *exit_status = *status;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void RegisterRunCommand(CLI::App* app, Session* session) {
+  CLI::App* run = app->add_subcommand(
+      "run",
+      "Runs an unmodified program in less memory than it needs: its large anonymous mappings are "
+      "far memory, of which so much is kept here, and the rest by the page server. Its exit status "
+      "is this command's (128 and the number of the signal that ended it; 125: it could not have "
+      "far memory).");
+  auto flags = std::make_shared<RunFlags>();
+  AddParsed(run, "--local-memory", "SIZE [256MiB]",
+            "How much of its far memory each process may have here", &ParseBytes,
+            &flags->local_memory);
+  run->add_option("--policy", flags->policy, "Which pages leave first")
+      ->option_text(absl::StrCat(kEvictionPolicyForm, " [s3-fifo]"));
+  run->add_option("--prefetch", flags->prefetch, "Pages to fetch before they are touched")
+      ->option_text("none|sequential|majority|streams [majority]");
+  AddParsed(run, "--least", "SIZE [128KiB]", "Smaller mappings stay ordinary memory",
+            &ParseWholePages, &flags->least);
+  run->add_option("--keep", flags->keep,
+                  "Leave what the program itself has evicted as a volume of this name")
+      ->option_text("NAME");
+  run->add_option("--inject", flags->inject,
+                  "What the way to the server does to pages; see "
+                  "faultline-agent --help")
+      ->option_text("SPEC");
+  run->add_option("--stats", flags->stats,
+                  "Where to write the last counters of each process, as JSON")
+      ->option_text("FILE");
+  run->add_flag("--verbose", flags->verbose, "Show the agent's log in the end");
+  run->add_option("command", flags->command, "The program and its arguments, after --")
+      ->option_text("CMD ARGS...")
+      ->required();
+  run->footer("Example:  faultline run --local-memory=256MiB -- sort -S 1G words.txt");
+  run->callback([flags, session] {
+    session->run = [flags, session] {
+      int exit_status = 0;
+      absl::Status status = Run(*flags, *session, &exit_status);
+      if (!status.ok()) return status;
+      fflush(nullptr);
+      if (exit_status != 0) _exit(exit_status);
+      return absl::OkStatus();
+    };
+  });
+}
+
+}  // namespace faultline
