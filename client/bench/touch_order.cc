@@ -41,20 +41,26 @@ std::optional<TouchOrder> ParseTouchOrder(const std::string& name) {
   return std::nullopt;
 }
 
-std::vector<uint64_t> ZipfNumbers(uint64_t n, double exponent, uint64_t count, uint64_t seed) {
-  std::vector<double> cumulative(n);
+ZipfDistribution::ZipfDistribution(uint64_t n, double exponent) : cumulative_(n) {
   double sum = 0;
   for (uint64_t k = 0; k < n; ++k) {
-    cumulative[k] = sum += std::pow(static_cast<double>(k + 1), -exponent);
+    cumulative_[k] = sum += std::pow(static_cast<double>(k + 1), -exponent);
   }
+}
+
+uint64_t ZipfDistribution::operator()(double point) const {
+  const auto at =
+      std::upper_bound(cumulative_.begin(), cumulative_.end(), point * cumulative_.back());
+  return std::min<uint64_t>(static_cast<uint64_t>(std::distance(cumulative_.begin(), at)),
+                            cumulative_.size() - 1);
+}
+
+std::vector<uint64_t> ZipfNumbers(uint64_t n, double exponent, uint64_t count, uint64_t seed) {
+  const ZipfDistribution zipf(n, exponent);
   std::mt19937_64 random(seed);
-  std::uniform_real_distribution<double> point(0, sum);
+  std::uniform_real_distribution<double> point(0, 1);
   std::vector<uint64_t> numbers(count);
-  for (uint64_t& number : numbers) {
-    const auto at = std::upper_bound(cumulative.begin(), cumulative.end(), point(random));
-    number =
-        std::min<uint64_t>(static_cast<uint64_t>(std::distance(cumulative.begin(), at)), n - 1);
-  }
+  for (uint64_t& number : numbers) number = zipf(point(random));
   return numbers;
 }
 

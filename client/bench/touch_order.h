@@ -29,8 +29,21 @@ std::optional<TouchOrder> ParseTouchOrder(const std::string& name);
 // Page numbers below `pages`, at most `limit` of them (0: no limit).
 std::vector<uint64_t> MakeTouches(TouchOrder order, uint64_t pages, uint64_t limit, uint64_t seed);
 
-// `count` numbers below `n`, of which 0 is the most frequent: the probability of number k is in
-// proportion to 1 / (k + 1)^exponent. REQUIRES: n > 0.
+// Numbers below `n`, of which 0 is the most frequent: the probability of number k is in proportion
+// to 1 / (k + 1)^exponent. Immutable.
+class ZipfDistribution {
+ public:
+  // REQUIRES: n > 0.
+  ZipfDistribution(uint64_t n, double exponent);
+
+  // The number at `point`, which is uniform in [0, 1).
+  uint64_t operator()(double point) const;
+
+ private:
+  std::vector<double> cumulative_;
+};
+
+// `count` numbers of that distribution.
 std::vector<uint64_t> ZipfNumbers(uint64_t n, double exponent, uint64_t count, uint64_t seed);
 
 uint64_t DistinctPages(std::vector<uint64_t> touches);

@@ -42,6 +42,7 @@ void RegisterRunCommand(CLI::App* app, Session* session);
 void RegisterTraceCommands(CLI::App* app, Session* session);
 // Into the group of RegisterBenchCommand, so after that.
 void RegisterVmBenchCommands(CLI::App* app, Session* session);
+void RegisterWorkloadCommand(CLI::App* app, Session* session);
 void RegisterCompletionCommand(CLI::App* app, Session* session);
 
 }  // namespace faultline
