@@ -19,7 +19,11 @@ constexpr auto kWriteTimeout = absl::Seconds(30);
 constexpr auto kFirstRetry = std::chrono::milliseconds(20);
 constexpr auto kLastRetry = std::chrono::seconds(2);
 constexpr auto kIdle = std::chrono::milliseconds(100);
+// Between two looks for new memory: a program that has mapped some is about to touch it, and may
+// map more.
+constexpr auto kShortScanPause = std::chrono::milliseconds(1);
 constexpr auto kScanPause = std::chrono::milliseconds(20);
+constexpr auto kGrowing = std::chrono::milliseconds(500);
 constexpr auto kStuck = std::chrono::milliseconds(1);
 // Until the events were read that hold an extraction off.
 constexpr auto kChangingPause = std::chrono::microseconds(200);
@@ -86,6 +90,7 @@ Evictor::Evictor(std::shared_ptr<PagedMemory> memory, std::unique_ptr<PageExtrac
 Evictor::~Evictor() { Stop(); }
 
 void Evictor::Start() {
+  growing_until_ = SteadyClock::now() + kGrowing;
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -118,8 +123,10 @@ void Evictor::Run() {
 
 void Evictor::Scan() {
   if (SteadyClock::now() < next_scan_) return;
-  next_scan_ = SteadyClock::now() + kScanPause;
   const absl::StatusOr<bool> found = scanner_->Scan();
+  const SteadyClock::time_point now = SteadyClock::now();
+  if (found.ok() && *found) growing_until_ = now + kGrowing;
+  next_scan_ = now + (now < growing_until_ ? kShortScanPause : kScanPause);
   if (!found.ok() && !std::exchange(full_, true)) {
     LogError(absl::StrCat(target_->Name(), ": ", found.status().message()));
   }

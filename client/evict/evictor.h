@@ -84,7 +84,7 @@ class Evictor {
   const std::unique_ptr<std::byte[]> bytes_;
   bool held_off_ = false;  // the address space was changing
 
-  SteadyClock::time_point next_scan_;
+  SteadyClock::time_point next_scan_, growing_until_;
   bool full_ = false;      // the volume has no pages left
   bool disarmed_ = false;  // nothing can be taken out any more
 
