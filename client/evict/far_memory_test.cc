@@ -169,7 +169,7 @@ TEST_P(FarMemoryTest, WhatHasNoRoomIsWrittenAndComesBack) {
 TEST_P(FarMemoryTest, NoIncrementIsLost) {
   FarFile memory(kPages);
   ASSERT_TRUE(Attach(memory).ok());
-  EXPECT_GT(Hammer(memory, kPages, 2, std::chrono::steady_clock::now() + std::chrono::seconds(2)),
+  EXPECT_GT(Hammer(memory, kPages, 2, std::chrono::steady_clock::now() + std::chrono::seconds(1)),
             kPages);
   EXPECT_GT(Stats().returned_pages_total, 0u);
 }
@@ -179,7 +179,7 @@ TEST_P(FarMemoryTest, NoIncrementIsLostWhereWritesFailAndFetchesAreSlow) {
   ASSERT_TRUE(Attach(memory).ok());
   sink_->FailShare(0.2);
   source_->FailShare(0.1);
-  Hammer(memory, kPages, 2, std::chrono::steady_clock::now() + std::chrono::seconds(2));
+  Hammer(memory, kPages, 2, std::chrono::steady_clock::now() + std::chrono::seconds(1));
 }
 
 TEST_P(FarMemoryTest, AVolumeThatHasContentIsReadAndChanged) {

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/evict/local_memory.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "client/evict/forked_source.h"
+#include "client/evict/policies.h"
+#include "client/source/memory_page_source.h"
+
+namespace faultline {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+constexpr PageCount kBudget{256}, kStage{64};
+
+std::string Content(char c) { return std::string(kPageSize, c); }
+const std::byte* Bytes(const std::string& content) {
+  return reinterpret_cast<const std::byte*>(content.data());
+}
+
+TEST(FetchGrace, PassesOnceAllThatWasHeldIsGone) {
+  FetchGrace grace;
+  auto first = grace.Hold();
+  const FetchGrace::Epoch epoch = grace.Begin();
+  EXPECT_FALSE(grace.HasPassed(epoch));
+  const auto later = grace.Hold();  // not of this grace
+  {
+    const auto copy = first;
+    first = {};
+    EXPECT_FALSE(grace.HasPassed(epoch));
+  }
+  EXPECT_TRUE(grace.HasPassed(epoch));
+  EXPECT_FALSE(grace.HasPassed(grace.Begin()));
+}
+
+TEST(FetchGrace, PassesAtOnceWhereNothingIsHeld) {
+  FetchGrace grace;
+  EXPECT_TRUE(grace.HasPassed(grace.Begin()));
+  EXPECT_TRUE(grace.HasPassed(grace.Begin()));
+}
+
+class LocalMemoryTest : public testing::Test {
+ protected:
+  // Makes `page` resident, chooses it, and stages it with `content`.
+  void Evict(uint64_t page, const std::string& content) {
+    std::vector<PageIndex> victims;
+    local_.Choose(PageCount(1), &victims);
+    ASSERT_THAT(victims, ElementsAre(PageIndex(page)));
+    local_.Stage(PageIndex(page), Bytes(content));
+  }
+  std::string Staged(uint64_t page) const {
+    std::string bytes(kPageSize, '?');
+    const bool found =
+        local_.CopyStaged(PageIndex(page), reinterpret_cast<std::byte*>(bytes.data()));
+    return found ? bytes : "";
+  }
+  // Writes all that is to be written, and says so.
+  std::vector<PageIndex> Write(bool ok = true) {
+    std::vector<PageIndex> pages;
+    for (const PageToWrite& page : local_.TakeUnwritten(PageCount(100))) pages.push_back(page.page);
+    local_.OnWritten(pages, ok);
+    return pages;
+  }
+
+  LocalMemory local_{kBudget, kStage, *MakeEvictionPolicy("fifo", kBudget)};
+};
+
+TEST_F(LocalMemoryTest, WhatTheServerHasIsNotWritten) {
+  const std::string old = Content('a'), changed = Content('b');
+  local_.OnFetched({PageIndex(1), PageCount(1)}, Bytes(old), FillCause::kDemand);
+  Evict(1, old);
+  EXPECT_THAT(Write(), IsEmpty());
+  EXPECT_EQ(Staged(1), old);
+  local_.OnReturned(PageIndex(1));
+  Evict(1, changed);
+  EXPECT_THAT(Write(), ElementsAre(PageIndex(1)));
+  local_.OnReturned(PageIndex(1));
+  Evict(1, changed);  // as it was written
+  EXPECT_THAT(Write(), IsEmpty());
+}
+
+TEST_F(LocalMemoryTest, ZerosTakeNoMemoryAndAreWrittenAsSuch) {
+  local_.OnZeroed(PageIndex(5));
+  Evict(5, Content('\0'));
+  EXPECT_EQ(Staged(5), Content('\0'));
+  const std::vector<PageToWrite> pages = local_.TakeUnwritten(PageCount(10));
+  ASSERT_EQ(pages.size(), 1u);
+  EXPECT_EQ(pages[0].bytes, nullptr);
+  local_.OnWritten({PageIndex(5)}, true);
+  ASSERT_THAT(local_.Droppable(PageCount(10)), ElementsAre(PageIndex(5)));
+  EXPECT_EQ(local_.Drop(PageIndex(5)), LocalMemory::DropResult::kDroppedZero);
+}
+
+TEST_F(LocalMemoryTest, NothingIsDroppedBeforeItIsWrittenAndOlderFetchesHaveEnded) {
+  local_.OnZeroed(PageIndex(1));
+  Evict(1, Content('x'));
+  EXPECT_THAT(local_.Droppable(PageCount(10)), IsEmpty());
+  auto fetch = local_.grace().Hold();
+  EXPECT_THAT(Write(false), ElementsAre(PageIndex(1)));
+  EXPECT_THAT(local_.Droppable(PageCount(10)), IsEmpty());
+  EXPECT_THAT(Write(), ElementsAre(PageIndex(1)));
+  EXPECT_THAT(local_.Droppable(PageCount(10)), IsEmpty());
+  EXPECT_EQ(local_.Drop(PageIndex(1)), LocalMemory::DropResult::kStays);
+  fetch = {};
+  EXPECT_THAT(local_.Droppable(PageCount(10)), ElementsAre(PageIndex(1)));
+  EXPECT_EQ(local_.Drop(PageIndex(1)), LocalMemory::DropResult::kDropped);
+  EXPECT_EQ(Staged(1), "");
+}
+
+TEST_F(LocalMemoryTest, APageHasOneWriteUnderWayAtATime) {
+  local_.OnZeroed(PageIndex(1));
+  Evict(1, Content('x'));
+  ASSERT_EQ(local_.TakeUnwritten(PageCount(10)).size(), 1u);
+  local_.OnReturned(PageIndex(1));  // and is written to
+  std::vector<PageIndex> victims;
+  local_.Choose(PageCount(1), &victims);
+  EXPECT_THAT(victims, IsEmpty());
+  local_.OnWritten({PageIndex(1)}, true);
+  Evict(1, Content('y'));
+  EXPECT_THAT(Write(), ElementsAre(PageIndex(1)));
+}
+
+TEST_F(LocalMemoryTest, WhatIsDiscardedIsForgotten) {
+  local_.OnZeroed(PageIndex(1));
+  Evict(1, Content('x'));
+  local_.OnDiscarded({PageIndex(0), PageCount(4)});
+  EXPECT_EQ(Staged(1), "");
+  EXPECT_THAT(Write(), IsEmpty());
+  EXPECT_EQ(local_.Stats().resident_pages, 0u);
+}
+
+TEST_F(LocalMemoryTest, FaultsAreDeferredWhereThereIsNoRoom) {
+  uint64_t page = 0;
+  while (local_.Admit(PageIndex(page))) local_.OnZeroed(PageIndex(page++));
+  EXPECT_EQ(page, (kBudget - kStage).raw());
+  EXPECT_THAT(local_.TakeDeferred(), IsEmpty());
+  EXPECT_GT(local_.Excess(), PageCount(0));
+  EXPECT_FALSE(local_.HasRoomAhead());
+  Evict(0, Content('x'));
+  EXPECT_THAT(local_.TakeDeferred(), ElementsAre(PageIndex(page)));
+}
+
+TEST_F(LocalMemoryTest, AForkHasItsOwnCopies) {
+  local_.OnZeroed(PageIndex(1));
+  local_.OnZeroed(PageIndex(2));
+  Evict(1, Content('x'));
+  Evict(2, Content('\0'));
+  const std::unique_ptr<LocalMemory> child = local_.Fork();
+  local_.OnReturned(PageIndex(1));
+  std::string bytes(kPageSize, '?');
+  auto* const to = reinterpret_cast<std::byte*>(bytes.data());
+  EXPECT_TRUE(child->CopyStaged(PageIndex(1), to));
+  EXPECT_EQ(bytes, Content('x'));
+  EXPECT_TRUE(child->CopyStaged(PageIndex(2), to));
+  EXPECT_EQ(bytes, Content('\0'));
+  child->OnReturned(PageIndex(1));
+  EXPECT_FALSE(child->CopyStaged(PageIndex(1), to));
+  EXPECT_TRUE(child->Admit(PageIndex(3)));
+  EXPECT_FALSE(local_.CopyStaged(PageIndex(1), to));
+}
+
+TEST(ForkedSource, IsFrozenForTheFirstFetchAndAsksAgainWhereThatFails) {
+  ThreadTimers timers(1);
+  const auto volume = std::make_shared<MemoryPageSource>(Content('n'));  // of now
+  const auto frozen = std::make_shared<MemoryPageSource>(Content('f'));
+  std::atomic<int> asked = 0;
+  const auto source = std::make_shared<ForkedSource>(
+      volume,
+      [&]() -> absl::StatusOr<std::shared_ptr<PageSource>> {
+        if (++asked < 3) return absl::UnavailableError("not yet");
+        return std::shared_ptr<PageSource>(frozen);
+      },
+      &timers);
+  EXPECT_FALSE(source->IsFrozen());
+  EXPECT_EQ(asked, 0);
+  std::atomic<int> answers = 0;
+  for (int i = 0; i < 2; ++i) {
+    source->Fetch({PageIndex(0), PageCount(1)}, FetchLane::kDemand, absl::InfiniteFuture(),
+                  [&](absl::StatusOr<std::span<const FetchedRun>> runs) {
+                    EXPECT_EQ(std::string(reinterpret_cast<const char*>((*runs)[0].bytes), 4),
+                              "ffff");
+                    ++answers;
+                  });
+  }
+  while (answers < 2) std::this_thread::yield();
+  EXPECT_TRUE(source->IsFrozen());
+  EXPECT_EQ(asked, 3);
+}
+
+}  // namespace
+}  // namespace faultline
