@@ -207,6 +207,7 @@ class PagerOnThreads final : public Pager {
   PagerOnThreads(const PagerOptions& options, std::vector<std::unique_ptr<EventLoop>> loops)
       : serial_(options.fill_mode == FillMode::kSerial),
         journal_(options.journal),
+        trace_directory_(options.trace_directory),
         next_id_(journal_ != nullptr ? journal_->next_id() : 1),
         loops_(std::move(loops)),
         timers_(std::max(options.retry_threads, 1)) {}
@@ -224,6 +225,7 @@ class PagerOnThreads final : public Pager {
       return memory.status();
     }
 
+    if (absl::Status traced = StartTrace(id, **memory); !traced.ok()) return traced;
     std::unique_ptr<PageExtractor> extractor;
     if (request.far != nullptr) {
       absl::StatusOr<std::unique_ptr<PageExtractor>> made =
@@ -365,6 +367,17 @@ class PagerOnThreads final : public Pager {
     }
   }
 
+  absl::Status StartTrace(AttachmentId id, PagedMemory& memory) const {
+    if (trace_directory_.empty()) return absl::OkStatus();
+    TraceOptions options;
+    options.volume = memory.table->range().end() - PageIndex(0);
+    absl::StatusOr<std::unique_ptr<TraceWriter>> trace =
+        TraceWriter::Create(absl::StrCat(trace_directory_, "/", id, ".trace"), options);
+    if (!trace.ok()) return trace.status();
+    memory.trace = *std::move(trace);
+    return absl::OkStatus();
+  }
+
   // What can be known of a request before anything is done. Opens the pidfd, where there is none.
   absl::Status Check(AttachRequest* request) const {
     if (!request->pidfd) {
@@ -495,6 +508,7 @@ class PagerOnThreads final : public Pager {
 
   const bool serial_;
   Journal* const journal_;  // may be null
+  const std::string trace_directory_;
   DescriptorReserve reserve_;
   mutable Mutex mu_;
   std::map<AttachmentId, std::shared_ptr<LiveAttachment>> attachments_ ABSL_GUARDED_BY(mu_);

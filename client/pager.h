@@ -29,6 +29,7 @@
 #include <absl/status/statusor.h>
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "client/attachment.h"
@@ -56,6 +57,9 @@ struct PagerOptions {
   absl::Duration spin = absl::Microseconds(100);
   // Borrowed; where attachments are noted, so that they survive this process. Null: they do not.
   Journal* journal = nullptr;
+  // Where each attachment writes what happens to its pages, into a file of its number
+  // (TraceWriter); empty: nowhere.
+  std::string trace_directory = {};
   Pollable* pollable = nullptr;  // borrowed: what a reader that spins polls besides, the source
 };
 

@@ -64,6 +64,9 @@ absl::StatusOr<mode_t> ParseMode(absl::string_view text) {
 }
 
 void AddExperimentFlags(DaemonFlags& add, Flags* flags) {
+  add.Add("--trace", &flags->pager.trace_directory, "DIR",
+          "Write what happens to the pages of each attachment into a file there, 256 MiB each, for "
+          "faultline trace; best on a tmpfs");
   add.AddDuration("--fetch-delay", &flags->fetch_delay.delay,
                   "Hold up fetches by so long before they are sent, for experiments");
   add.Add("--fetch-delay-share", &flags->fetch_delay.share, "SHARE",

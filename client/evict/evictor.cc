@@ -35,7 +35,8 @@ struct Evictor::Writes {
   Writes(std::shared_ptr<PagedMemory> memory_in, std::string name_in)
       : memory(std::move(memory_in)), name(std::move(name_in)) {}
 
-  void OnDone(const std::vector<PageIndex>& pages, const absl::Status& status) {
+  void OnDone(const std::vector<PageIndex>& pages, SteadyClock::time_point begun,
+              const absl::Status& status) {
     {
       MutexLock lock(mu);
       --under_way;
@@ -54,6 +55,11 @@ struct Evictor::Writes {
       }
     }
     memory->local->OnWritten(pages, status.ok());
+    for (PageIndex page : pages) {
+      memory->Trace(TraceKind::kWriteback,
+                    status.ok() ? TraceOutcome::kDone : TraceOutcome::kRetried,
+                    PageRange::Single(page), 0, SteadyClock::now() - begun);
+    }
   }
   bool MayWrite() {
     MutexLock lock(mu);
@@ -201,8 +207,10 @@ bool Evictor::TakeOut() {
   for (size_t i = 0; i < located_.size(); ++i) {
     const PageIndex page = located_[i].page;
     if (outcomes_[i] == Extraction::kTaken) {
-      local.Stage(page, bytes_.get() + i * kPageSize);
+      const bool clean = local.Stage(page, bytes_.get() + i * kPageSize);
       memory_->table->Set(page, PageState::kStaged);
+      memory_->Trace(TraceKind::kEvict, clean ? TraceOutcome::kClean : TraceOutcome::kDirty,
+                     PageRange::Single(page));
       continue;
     }
     memory_->table->Set(page, PageState::kPresent);
@@ -247,9 +255,8 @@ bool Evictor::WriteBatch() {
     for (const PageToWrite& page : pages) written.push_back(page.page);
     writes_->NoteBegun();
     sink_->Write(pages, absl::Now() + kWriteTimeout,
-                 [writes = writes_, written = std::move(written)](const absl::Status& status) {
-                   writes->OnDone(written, status);
-                 });
+                 [writes = writes_, written = std::move(written), begun = SteadyClock::now()](
+                     const absl::Status& status) { writes->OnDone(written, begun, status); });
     any = true;
   }
   return any;

@@ -173,7 +173,7 @@ void LocalMemory::Choose(PageCount count, std::vector<PageIndex>* victims) {
   chosen_ += victims->size();
 }
 
-void LocalMemory::Stage(PageIndex page, const std::byte* bytes) {
+bool LocalMemory::Stage(PageIndex page, const std::byte* bytes) {
   const Hash hash = HashOf(bytes);
   const bool zero = IsZero(bytes);
   MutexLock lock(mu_);
@@ -194,6 +194,7 @@ void LocalMemory::Stage(PageIndex page, const std::byte* bytes) {
   ++stats_.evicted_pages_total;
   stats_.clean_pages_total += clean;
   stats_.zero_pages_total += zero;
+  return clean;
 }
 
 void LocalMemory::PutBack(PageIndex page) {

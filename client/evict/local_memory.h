@@ -84,8 +84,8 @@ class LocalMemory {
   // Chooses victims, leaving out pages of which a write is under way. They count neither as
   // resident nor as staged until one of the following is called for each.
   void Choose(PageCount count, std::vector<PageIndex>* victims);
-  // It was taken out. REQUIRES: StageRoom() > 0.
-  void Stage(PageIndex page, const std::byte* bytes);
+  // It was taken out; whether the server has it as it is. REQUIRES: StageRoom() > 0.
+  bool Stage(PageIndex page, const std::byte* bytes);
   // It is still there.
   void PutBack(PageIndex page);
   // There was none.

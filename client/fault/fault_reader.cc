@@ -215,6 +215,7 @@ void FaultReader::Apply(const RemoveEvent& event) {
 }
 
 void FaultReader::Discard(const AddressSpace::Part& part) {
+  memory_->Trace(TraceKind::kDiscard, TraceOutcome::kNone, part.pages(), last_thread_);
   PageTable& table = *memory_->table;
   if (!part.shared || shared_discard_ == SharedDiscard::kZero) {
     table.SetAll(part.pages(), PageState::kZero);
@@ -297,6 +298,7 @@ void FaultReader::Resolve() {
         demanded_.push_back(*page);
       } else {
         Count(counters.joined_faults);
+        memory_->Trace(TraceKind::kFault, TraceOutcome::kJoined, PageRange::Single(*page));
       }
     }
   }
@@ -310,6 +312,18 @@ void FaultReader::Resolve() {
   Demand();
 }
 
+void FaultReader::TraceDemanded() {
+  for (PageIndex page : demanded_) {
+    const PageState state = memory_->table->Get(page);
+    TraceOutcome outcome = TraceOutcome::kZero;
+    if (IsFetched(state)) outcome = TraceOutcome::kDemand;
+    if (state == PageState::kStaged || state == PageState::kEvicting) {
+      outcome = TraceOutcome::kVictim;
+    }
+    memory_->Trace(TraceKind::kFault, outcome, PageRange::Single(page), last_thread_);
+  }
+}
+
 void FaultReader::Demand() {
   // No lock is needed: pages change and tables are cloned on this thread only, but for fills.
   const auto is_fetched = [this](PageIndex page) { return IsFetched(memory_->table->Get(page)); };
@@ -318,6 +332,7 @@ void FaultReader::Demand() {
       if (is_fetched(page)) observers_.recorder->Record(page);
     }
   }
+  if (memory_->trace != nullptr) TraceDemanded();
   if (LocalMemory* const local = memory_->local.get(); local != nullptr) {
     std::erase_if(demanded_, [&](PageIndex page) {
       const PageState state = memory_->table->Get(page);
@@ -326,8 +341,11 @@ void FaultReader::Demand() {
   }
   ReadAhead* const ahead = observers_.ahead.get();
   if (ahead != nullptr) {  // in the order of the faults, which it learns from
-    std::erase_if(demanded_,
-                  [&](PageIndex page) { return is_fetched(page) && ahead->Serve(page); });
+    std::erase_if(demanded_, [&](PageIndex page) {
+      if (!is_fetched(page) || !ahead->Serve(page)) return false;
+      memory_->Trace(TraceKind::kFault, TraceOutcome::kStaged, PageRange::Single(page));
+      return true;
+    });
   }
   std::sort(demanded_.begin(), demanded_.end());
   for (size_t i = 0; i < demanded_.size();) {

@@ -96,6 +96,7 @@ class FaultReader {
   void WakeAll(AddressRange range);
   void Resolve();
   void ResolveHeldWrites();
+  void TraceDemanded();
   // Has what the faults in demanded_ wait for fetched or filled.
   void Demand();
   // A fault that was handed over with the uffd but with no mapping: there is no page for it.

@@ -101,10 +101,16 @@ FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* ste
   ServeAliases(PageRange::Between(run.first, reached), op);
   if (end != FillEnd::kTargetGone) memory_->queue.PutBack(waiting, reached);
   if (op == Op::kPoison) return end;
+  const SteadyClock::time_point now = SteadyClock::now();
   for (const FaultQueue::Waiting& served : waiting) {
     if (served.page >= reached) break;
-    memory_->counters.NoteFilled(served.since, SteadyClock::now());
+    memory_->counters.NoteFilled(served.since, now);
   }
+  const auto outcome = op == Op::kZero   ? TraceOutcome::kZero
+                       : waiting.empty() ? TraceOutcome::kAhead
+                                         : TraceOutcome::kDemand;
+  memory_->Trace(TraceKind::kFill, outcome, {run.first, step->filled}, 0,
+                 waiting.empty() ? SteadyClock::duration() : now - waiting.front().since);
   return end;
 }
 

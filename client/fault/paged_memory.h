@@ -16,6 +16,7 @@
 #include "client/latency_histogram.h"
 #include "client/page_table.h"
 #include "client/source/page_source.h"
+#include "client/trace/trace_writer.h"
 #include "client/uffd/uffd.h"
 
 namespace faultline {
@@ -105,6 +106,24 @@ struct PagedMemory {
 
   // Of a forked child whose parent has far memory: what it fetches from, instead of its parent's.
   std::shared_ptr<PageSource> forked_source;
+
+  // Null where nothing is traced. Set before anybody else has the memory.
+  std::unique_ptr<TraceWriter> trace;
+
+  void Trace(TraceKind kind, TraceOutcome outcome, PageRange pages, pid_t thread = 0,
+             SteadyClock::duration transfer = {}) {
+    if (trace == nullptr || pages.empty()) return;
+    TraceRecord record;
+    record.time_ns = trace->Now();
+    record.kind = kind;
+    record.outcome = outcome;
+    record.thread = static_cast<uint32_t>(thread);
+    record.page = pages.first;
+    record.count = static_cast<uint32_t>(pages.count.raw());
+    record.transfer_ns =
+        TraceStage(static_cast<uint64_t>(std::chrono::nanoseconds(transfer).count()));
+    trace->Append(record);
+  }
 
   // To be held by what carries bytes of the source, from before it is asked.
   FetchGrace::Token HoldGrace() {

@@ -49,7 +49,7 @@ struct RunFlags {
   std::string policy = "s3-fifo";
   std::string prefetch = "majority";
   uint64_t least = uint64_t{128} << 10;
-  std::string keep, inject, stats;
+  std::string keep, inject, stats, trace;
   bool verbose = false;
   std::vector<std::string> command;
 };
@@ -137,6 +137,7 @@ std::vector<std::string> AgentFlags(const RunFlags& flags, const Session& sessio
       "--fault-policy=wait",
       "--journal=none",
   };
+  if (!flags.trace.empty()) args.push_back(absl::StrCat("--trace=", flags.trace));
   if (!flags.inject.empty()) args.push_back(absl::StrCat("--inject=", flags.inject));
   return args;
 }
@@ -291,6 +292,9 @@ void RegisterRunCommand(CLI::App* app, Session* session) {
   run->add_option("--stats", flags->stats,
                   "Where to write the last counters of each process, as JSON")
       ->option_text("FILE");
+  run->add_option("--trace", flags->trace,
+                  "Directory for what happens to the pages of each process; see faultline trace")
+      ->option_text("DIR");
   run->add_flag("--verbose", flags->verbose, "Show the agent's log in the end");
   run->add_option("command", flags->command, "The program and its arguments, after --")
       ->option_text("CMD ARGS...")

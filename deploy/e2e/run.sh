@@ -23,6 +23,14 @@ for name in sequential zipf hash-table; do
     fail "$name has more than its share: $(cat "$scratch/$name.stats")"
 done
 
+# What happens to the pages can be written down.
+mkdir "$scratch/trace"
+run --trace="$scratch/trace" -- "$BIN/faultline-workload" zipf --size=20MiB >"$scratch/traced.out"
+info=$("$BIN/faultline" trace info "$scratch/trace/1.trace")
+for kind in 'fault +demand' 'fault +victim' 'fill +zero' 'evict +dirty' 'writeback +done'; do
+  expect_match "the trace" "$kind +[1-9]" "$info"
+done
+
 # mremap, madvise, munmap and fork race the evictions of the same pages.
 run -- "$BIN/faultline-workload" allocator-churn --size=16MiB --threads=2 >"$scratch/churn.out"
 expect_match "the allocator's churn" 'all bytes right' "$(cat "$scratch/churn.out")"
