@@ -110,7 +110,7 @@ absl::StatusOr<std::shared_ptr<PagedMemory>> PrepareMemory(
     if (far->protection == Uffd::Protection::kWriteToo) {
       features |= uapi::kFeaturePagefaultFlagWp | uapi::kFeatureWpHugetlbfsShmem;
     }
-    local = std::make_unique<LocalMemory>(far->budget, far->stage, std::move(far->policy));
+    local = std::make_unique<LocalMemory>(far->limit, std::move(far->policy));
   }
   uffd_msg* const buffer = journal != nullptr ? journal->messages() : nullptr;
   absl::StatusOr<std::unique_ptr<Uffd>> uffd =
@@ -406,9 +406,9 @@ class PagerOnThreads final : public Pager {
       return absl::InvalidArgumentError(
           "far memory cannot be drained: there is no room for all of it");
     }
-    if (far->budget < LocalMemory::kMinBudget) {
+    if (far->limit.percent == 0 && far->limit.bytes < LocalMemory::kMinBudget.in_bytes()) {
       return absl::InvalidArgumentError(
-          absl::StrCat("a budget of ", far->budget.in_bytes(), " bytes is too little; at least ",
+          absl::StrCat("a budget of ", far->limit.bytes, " bytes is too little; at least ",
                        LocalMemory::kMinBudget.in_bytes(), " are needed"));
     }
     return absl::OkStatus();

@@ -75,9 +75,10 @@ void AddExperimentFlags(DaemonFlags& add, Flags* flags) {
 }
 
 void AddFarFlags(DaemonFlags& add, HandoverWorkersOptions* workers) {
-  add.AddBytes("--local-memory", &workers->local_memory,
-               "Budget of an attachment with far memory that asks for none: so much of it is kept "
-               "here, and the rest is written to the page server");
+  add.AddParsed("--local-memory", &ParseLocalMemory, &workers->local_memory, "SIZE|PERCENT",
+                workers->local_memory.ToString(),
+                "Budget of an attachment with far memory that asks for none: so much of it, or of "
+                "what it has touched, is kept here, and the rest is written to the page server");
   add.AddBytes("--total-local-memory", &workers->total_local_memory,
                "Budget of all far memory together; handovers that ask for more are refused");
   add.Add("--policy", &workers->eviction_policy, "POLICY",

@@ -22,8 +22,8 @@ namespace {
 
 using Kind = HandoverRequest::Kind;
 
-// Of the budget of far memory, what is for pages on their way out.
-constexpr uint64_t kStageShare = 8;
+// For the sizes of a policy's queues, where the budget is a part of what is not known yet.
+constexpr uint64_t kAssumedLocal = uint64_t{64} << 20;
 
 bool IsHandover(Kind kind) { return kind == Kind::kFirecracker || kind == Kind::kAttach; }
 
@@ -235,7 +235,9 @@ absl::StatusOr<std::unique_ptr<FarMemory>> HandoverWorkers::PrepareFar(
     HandoverJob& job, const VolumeIo& volume) const {
   const FarRequest& wanted = *job.request.far;
   auto far = std::make_unique<FarMemory>();
-  const uint64_t budget = wanted.local_memory.value_or(options_.local_memory);
+  far->limit =
+      wanted.local_memory ? LocalMemoryLimit{*wanted.local_memory, 0} : options_.local_memory;
+  const uint64_t budget = far->limit.bytes;
   uint64_t taken = 0;
   for (const AttachmentStats& stats : pager_->Attachments()) {
     taken += stats.local.budget_pages * kPageSize;
@@ -245,10 +247,9 @@ absl::StatusOr<std::unique_ptr<FarMemory>> HandoverWorkers::PrepareFar(
         "a budget of ", budget, " bytes does not fit: this agent has ", options_.total_local_memory,
         " for all far memory (--total-local-memory), of which ", taken, " are taken"));
   }
-  far->budget = PageCount(budget / kPageSize);
-  far->stage = PageCount(budget / kPageSize / kStageShare);
-  absl::StatusOr<std::unique_ptr<EvictionPolicy>> policy = MakeEvictionPolicy(
-      wanted.policy.value_or(options_.eviction_policy), far->budget - far->stage);
+  absl::StatusOr<std::unique_ptr<EvictionPolicy>> policy =
+      MakeEvictionPolicy(wanted.policy.value_or(options_.eviction_policy),
+                         PageCount(std::max(budget, kAssumedLocal) / kPageSize));
   if (!policy.ok()) return policy.status();
   far->policy = *std::move(policy);
   far->sink = volume.sink;

@@ -20,6 +20,7 @@
 
 #include "client/attach/handover_message.h"
 #include "client/attach/peer_process.h"
+#include "client/evict/local_memory_limit.h"
 #include "client/pager.h"
 #include "client/source/page_sink.h"
 #include "proto/mutex.h"
@@ -53,8 +54,7 @@ struct HandoverWorkersOptions {
   std::function<absl::StatusOr<VolumeIo>(absl::string_view prefix, uint64_t size_bytes,
                                          absl::Time deadline)>
       make_volume;
-  uint64_t local_memory = uint64_t{256}
-                          << 20;            // the budget of far memory that asks for none, bytes
+  LocalMemoryLimit local_memory;            // of far memory that asks for none
   std::string eviction_policy = "s3-fifo";  // of far memory that asks for none
   // All budgets together, in bytes.
   uint64_t total_local_memory = UINT64_MAX;

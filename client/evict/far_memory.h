@@ -9,6 +9,7 @@
 
 #include "client/address_space.h"
 #include "client/evict/eviction_policy.h"
+#include "client/evict/local_memory_limit.h"
 #include "client/evict/page_extractor.h"
 #include "client/source/page_sink.h"
 #include "client/uffd/uffd.h"
@@ -19,8 +20,7 @@ namespace faultline {
 // What makes an attachment one of far memory: its pages leave when there is no room for them, and
 // are written to the volume that they are fetched from.
 struct FarMemory {
-  PageCount budget;  // of pages that take up memory here, at least LocalMemory::kMinBudget
-  PageCount stage;   // of those, for pages on their way out
+  LocalMemoryLimit limit;  // of pages that take up memory here
   std::unique_ptr<EvictionPolicy> policy;
   std::shared_ptr<PageSink> sink;
   // Nothing in the volume is of worth: all pages begin as zeros, and are not fetched.

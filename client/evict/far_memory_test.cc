@@ -89,8 +89,7 @@ class FarMemoryTest : public testing::TestWithParam<const char*> {
     request.source = source_;
     request.options.policy = FaultPolicy::kWait;
     request.far = std::make_unique<FarMemory>();
-    request.far->budget = budget;
-    request.far->stage = PageCount(budget.raw() / 8);
+    request.far->limit = {budget.in_bytes(), 0};
     request.far->policy = *MakeEvictionPolicy(GetParam(), budget);
     request.far->sink = sink_;
     request.far->fresh = fresh;

@@ -18,23 +18,36 @@ bool IsZero(const std::byte* bytes) { return memcmp(bytes, kZeros, kPageSize) ==
 
 }  // namespace
 
-LocalMemory::LocalMemory(PageCount budget, PageCount stage, std::unique_ptr<EvictionPolicy> policy)
-    : budget_(std::max(budget, kMinBudget).raw()),
-      stage_(std::clamp<uint64_t>(stage.raw(), kMinBudget.raw() / 4, budget_ / 2)),
-      margin_(std::clamp<uint64_t>((budget_ - stage_) / 16, 8, 256)),
-      bytes_(new std::byte[stage_ * kPageSize]),
-      policy_(std::move(policy)) {
-  for (uint64_t slot = stage_; slot > 0; --slot) {
-    free_slots_.push_back(static_cast<uint32_t>(slot - 1));
-  }
-  stats_.budget_pages = budget_;
-}
+LocalMemory::LocalMemory(const LocalMemoryLimit& limit, std::unique_ptr<EvictionPolicy> policy)
+    : kind_(Kind::kLimited),
+      limit_(limit),
+      slots_(limit.percent == 0 ? LimitsFor(limit.bytes / kPageSize).stage : kMostSlots),
+      bytes_(new std::byte[slots_ * kPageSize]),
+      policy_(std::move(policy)) {}
 
 LocalMemory::LocalMemory(uint64_t staged_pages)
-    : budget_(kUnlimited),
-      stage_(staged_pages),
-      margin_(0),
-      bytes_(new std::byte[staged_pages * kPageSize]) {}
+    : kind_(Kind::kForked), slots_(staged_pages), bytes_(new std::byte[staged_pages * kPageSize]) {}
+
+LocalMemory::Limits LocalMemory::LimitsFor(uint64_t budget) {
+  Limits limits;
+  limits.budget = std::max(budget, kMinBudget.raw());
+  limits.stage = std::max<uint64_t>(limits.budget / kStageShare, kMinBudget.raw() / 4);
+  limits.room = limits.budget - limits.stage;
+  limits.margin = std::clamp<uint64_t>(limits.room / 16, 8, 256);
+  return limits;
+}
+
+LocalMemory::Limits LocalMemory::limits() const {
+  uint64_t budget = limit_.bytes / kPageSize;
+  if (limit_.percent != 0) {
+    const uint64_t touched = Resident() + staged_.size() + gone_;
+    const uint64_t share = touched * limit_.percent / 100;
+    budget = budget == 0 ? share : std::min(budget, share);
+  }
+  Limits limits = LimitsFor(budget);
+  limits.stage = std::min(limits.stage, slots_);
+  return limits;
+}
 
 LocalMemory::~LocalMemory() = default;
 
@@ -59,7 +72,7 @@ LocalMemory::Hash LocalMemory::HashOf(const std::byte* bytes) {
 }
 
 void LocalMemory::OnFetched(PageRange pages, const std::byte* bytes, FillCause cause) {
-  if (budget_ == kUnlimited) return;
+  if (kind_ == Kind::kForked) return;
   std::vector<Hash> hashes(bytes != nullptr ? pages.count.raw() : 1);
   for (size_t i = 0; i < hashes.size(); ++i) {
     hashes[i] = HashOf(bytes != nullptr ? bytes + i * kPageSize : kZeros);
@@ -69,11 +82,12 @@ void LocalMemory::OnFetched(PageRange pages, const std::byte* bytes, FillCause c
     policy_->OnFill(page, cause);
     Know(page, hashes[bytes != nullptr ? (page - pages.first).raw() : 0]);
   }
+  gone_ -= std::min(gone_, pages.count.raw());
   excess_.SignalAll();
 }
 
 void LocalMemory::OnZeroed(PageIndex page) {
-  if (budget_ == kUnlimited) return;
+  if (kind_ == Kind::kForked) return;
   MutexLock lock(mu_);
   policy_->OnFill(page, FillCause::kDemand);
   known_.erase(page.raw());
@@ -92,8 +106,9 @@ void LocalMemory::OnReturned(PageIndex page) {
   excess_.SignalAll();
 }
 
-void LocalMemory::OnDiscarded(PageRange pages) {
+void LocalMemory::OnDiscarded(PageRange pages, PageCount absent) {
   MutexLock lock(mu_);
+  gone_ -= std::min(gone_, absent.raw());
   for (PageIndex page = pages.first; page < pages.end(); ++page) {
     if (policy_ != nullptr) policy_->OnDiscard(page);
     known_.erase(page.raw());
@@ -116,9 +131,9 @@ bool LocalMemory::CopyStaged(PageIndex page, std::byte* to) const {
 }
 
 bool LocalMemory::Admit(PageIndex page) {
-  if (budget_ == kUnlimited) return true;
+  if (kind_ == Kind::kForked) return true;
   MutexLock lock(mu_);
-  if (lifted_ || Resident() < budget_ - stage_) return true;
+  if (lifted_ || Resident() < limits().room) return true;
   deferred_.push_back(page);
   ++stats_.deferred_faults_total;
   excess_.SignalAll();
@@ -126,14 +141,15 @@ bool LocalMemory::Admit(PageIndex page) {
 }
 
 bool LocalMemory::HasRoomAhead() const {
-  if (budget_ == kUnlimited) return true;
+  if (kind_ == Kind::kForked) return true;
   MutexLock lock(mu_);
-  return lifted_ || Resident() + margin_ / 2 < budget_ - stage_;
+  const Limits now = limits();
+  return lifted_ || Resident() + now.margin / 2 < now.room;
 }
 
 void LocalMemory::WaitForExcess(std::chrono::steady_clock::time_point deadline) {
   MutexLock lock(mu_);
-  while (!woken_ && (lifted_ || Resident() + margin_ <= budget_ - stage_) && deferred_.empty() &&
+  while (!woken_ && ExcessNow() == 0 && deferred_.empty() &&
          std::chrono::steady_clock::now() < deadline) {
     excess_.WaitUntil(mu_, deadline);
   }
@@ -154,9 +170,14 @@ void LocalMemory::Wake() {
 
 PageCount LocalMemory::Excess() const {
   MutexLock lock(mu_);
-  const uint64_t resident = Resident(), room = budget_ - stage_;
-  if (lifted_ || resident + margin_ <= room) return PageCount(0);
-  return PageCount(resident - (room - 2 * margin_));
+  return PageCount(ExcessNow());
+}
+
+uint64_t LocalMemory::ExcessNow() const {
+  const uint64_t resident = Resident();
+  const Limits now = limits();
+  if (lifted_ || resident + now.margin <= now.room) return 0;
+  return resident - (now.room - 2 * now.margin);
 }
 
 void LocalMemory::Choose(PageCount count, std::vector<PageIndex>* victims) {
@@ -184,8 +205,12 @@ bool LocalMemory::Stage(PageIndex page, const std::byte* bytes) {
   Staged entry = {
       kNoSlot, clean ? Progress::kWritten : Progress::kUnwritten, false, next_sequence_++, 0, hash};
   if (!zero) {
-    entry.slot = free_slots_.back();
-    free_slots_.pop_back();
+    if (free_slots_.empty()) {
+      entry.slot = next_slot_++;
+    } else {
+      entry.slot = free_slots_.back();
+      free_slots_.pop_back();
+    }
     memcpy(bytes_.get() + entry.slot * kPageSize, bytes, kPageSize);
   }
   staged_[page.raw()] = entry;
@@ -211,12 +236,13 @@ void LocalMemory::Lose(PageIndex page) {
 
 PageCount LocalMemory::StageRoom() const {
   MutexLock lock(mu_);
-  return PageCount(stage_ - std::min<uint64_t>(stage_, staged_.size()));
+  const uint64_t stage = limits().stage;
+  return PageCount(stage - std::min<uint64_t>(stage, staged_.size()));
 }
 
 std::vector<PageIndex> LocalMemory::TakeDeferred() {
   MutexLock lock(mu_);
-  if (!lifted_ && Resident() >= budget_ - stage_) return {};
+  if (!lifted_ && Resident() >= limits().room) return {};
   return std::exchange(deferred_, {});
 }
 
@@ -296,13 +322,17 @@ LocalMemory::DropResult LocalMemory::Drop(PageIndex page) {
   }
   const bool zero = entry->second.slot == kNoSlot;
   Unstage(entry);
+  gone_ += !zero;
   return zero ? DropResult::kDroppedZero : DropResult::kDropped;
 }
 
 LocalMemoryStats LocalMemory::Stats() const {
   MutexLock lock(mu_);
   LocalMemoryStats stats = stats_;
-  if (policy_ != nullptr) stats.resident_pages = Resident();
+  if (policy_ != nullptr) {
+    stats.resident_pages = Resident();
+    stats.budget_pages = limits().budget;
+  }
   stats.staged_pages = staged_.size();
   for (const auto& [page, entry] : staged_) {
     stats.unwritten_pages += entry.progress != Progress::kWritten;

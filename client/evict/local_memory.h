@@ -27,6 +27,7 @@
 
 #include "client/evict/eviction_policy.h"
 #include "client/evict/fetch_grace.h"
+#include "client/evict/local_memory_limit.h"
 #include "client/evict/local_memory_stats.h"
 #include "client/source/page_sink.h"
 #include "proto/mutex.h"
@@ -41,9 +42,8 @@ class LocalMemory {
   // The least budget that works: a few batches.
   static constexpr PageCount kMinBudget{256};
 
-  // `budget` is that of the resident and the staged pages together, at least kMinBudget; of it,
-  // `stage` is for the staged ones.
-  LocalMemory(PageCount budget, PageCount stage, std::unique_ptr<EvictionPolicy> policy);
+  // Of what `limit` allows, an eighth is for staged pages. At least kMinBudget is allowed.
+  LocalMemory(const LocalMemoryLimit& limit, std::unique_ptr<EvictionPolicy> policy);
   ~LocalMemory();
 
   // What a forked child has of it: copies of the pages that are staged. It has all the room it
@@ -61,8 +61,8 @@ class LocalMemory {
   void OnZeroed(PageIndex page);
   // `page`, which was staged, was filled with its content.
   void OnReturned(PageIndex page);
-  // The target has discarded `pages`, or has them no more.
-  void OnDiscarded(PageRange pages);
+  // The target has discarded `pages`, of which `absent` were at the source only.
+  void OnDiscarded(PageRange pages, PageCount absent);
   // Copies the content of a staged page, kPageSize bytes. False where it is not staged.
   bool CopyStaged(PageIndex page, std::byte* to) const;
 
@@ -125,7 +125,15 @@ class LocalMemory {
     Hash hash;
   };
   static constexpr uint32_t kNoSlot = UINT32_MAX;
-  static constexpr uint64_t kUnlimited = UINT64_MAX;
+  static constexpr uint64_t kStageShare = 8;
+  // Of a limit that is a part of what is touched: address space only, until it is used.
+  static constexpr uint64_t kMostSlots = (uint64_t{4} << 30) / kPageSize;
+  enum class Kind { kLimited, kForked };
+  struct Limits {
+    uint64_t budget, stage;
+    uint64_t room;    // for resident pages
+    uint64_t margin;  // eviction begins so many pages before the room ends
+  };
 
   explicit LocalMemory(uint64_t staged_pages);  // of a forked child
 
@@ -136,12 +144,16 @@ class LocalMemory {
   void Unstage(absl::flat_hash_map<uint64_t, Staged>::iterator entry)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Discard(PageIndex page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  static Limits LimitsFor(uint64_t budget);
+  Limits limits() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint64_t ExcessNow() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t Resident() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return policy_->resident().raw() + chosen_;
   }
 
-  const uint64_t budget_, stage_;  // budget_ == kUnlimited: of a forked child
-  const uint64_t margin_;  // eviction begins so many pages before the room for resident pages ends
+  const Kind kind_;
+  const LocalMemoryLimit limit_;
+  const uint64_t slots_;
   const std::unique_ptr<std::byte[]> bytes_;  // of the slots; memory comes as they are first used
   FetchGrace grace_;
 
@@ -155,7 +167,9 @@ class LocalMemory {
       ABSL_GUARDED_BY(mu_);  // resident, as the server has it
   absl::flat_hash_map<uint64_t, Staged> staged_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_set<uint64_t> writing_ ABSL_GUARDED_BY(mu_);
-  std::vector<uint32_t> free_slots_ ABSL_GUARDED_BY(mu_);
+  std::vector<uint32_t> free_slots_ ABSL_GUARDED_BY(mu_);  // of those below next_slot_
+  uint32_t next_slot_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t gone_ ABSL_GUARDED_BY(mu_) = 0;  // pages that the server alone has
   // In the order in which they were staged; those whose sequence is another by now count no more.
   std::deque<std::pair<uint64_t, uint64_t>> order_ ABSL_GUARDED_BY(mu_);
   std::deque<std::pair<uint64_t, uint64_t>> unwritten_ ABSL_GUARDED_BY(mu_);

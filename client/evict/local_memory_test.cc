@@ -71,7 +71,7 @@ class LocalMemoryTest : public testing::Test {
     return pages;
   }
 
-  LocalMemory local_{kBudget, kStage, *MakeEvictionPolicy("fifo", kBudget)};
+  LocalMemory local_{{kBudget.in_bytes(), 0}, *MakeEvictionPolicy("fifo", kBudget)};
 };
 
 TEST_F(LocalMemoryTest, WhatTheServerHasIsNotWritten) {
@@ -132,7 +132,7 @@ TEST_F(LocalMemoryTest, APageHasOneWriteUnderWayAtATime) {
 TEST_F(LocalMemoryTest, WhatIsDiscardedIsForgotten) {
   local_.OnZeroed(PageIndex(1));
   Evict(1, Content('x'));
-  local_.OnDiscarded({PageIndex(0), PageCount(4)});
+  local_.OnDiscarded({PageIndex(0), PageCount(4)}, PageCount(0));
   EXPECT_EQ(Staged(1), "");
   EXPECT_THAT(Write(), IsEmpty());
   EXPECT_EQ(local_.Stats().resident_pages, 0u);
@@ -147,6 +147,27 @@ TEST_F(LocalMemoryTest, FaultsAreDeferredWhereThereIsNoRoom) {
   EXPECT_FALSE(local_.HasRoomAhead());
   Evict(0, Content('x'));
   EXPECT_THAT(local_.TakeDeferred(), ElementsAre(PageIndex(page)));
+}
+
+TEST_F(LocalMemoryTest, APartIsOfWhatIsTouchedAndNotGivenUp) {
+  LocalMemory quarter({0, 25}, *MakeEvictionPolicy("fifo", kBudget));
+  uint64_t page = 0;
+  for (; page < 4000; ++page) quarter.OnZeroed(PageIndex(page));
+  EXPECT_EQ(quarter.Stats().budget_pages, 1000u);
+  const PageCount excess = quarter.Excess();
+  EXPECT_GT(excess, PageCount(4000 - 1000));
+  EXPECT_LT(excess, PageCount(4000 - 600));
+  quarter.OnDiscarded({PageIndex(0), PageCount(2000)}, PageCount(0));
+  EXPECT_EQ(quarter.Stats().budget_pages, 500u);
+}
+
+TEST(ParseLocalMemory, KnowsSizesAndParts) {
+  EXPECT_EQ(ParseLocalMemory("64MiB")->bytes, uint64_t{64} << 20);
+  EXPECT_EQ(ParseLocalMemory("64MiB")->percent, 0u);
+  EXPECT_EQ(ParseLocalMemory("25%")->percent, 25u);
+  for (const char* text : {"0%", "101%", "%", "-5%", "much"}) {
+    EXPECT_FALSE(ParseLocalMemory(text).ok()) << text;
+  }
 }
 
 TEST_F(LocalMemoryTest, AForkHasItsOwnCopies) {

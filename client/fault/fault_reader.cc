@@ -218,8 +218,14 @@ void FaultReader::Discard(const AddressSpace::Part& part) {
   memory_->Trace(TraceKind::kDiscard, TraceOutcome::kNone, part.pages(), last_thread_);
   PageTable& table = *memory_->table;
   if (!part.shared || shared_discard_ == SharedDiscard::kZero) {
+    PageCount absent(0);
+    for (PageRange rest = part.pages(); memory_->local != nullptr && !rest.empty();) {
+      const PageRange run{rest.first, table.RunOfSameState(rest)};
+      if (table.Get(run.first) == PageState::kAbsent) absent += run.count;
+      rest = PageRange::Between(run.end(), rest.end());
+    }
     table.SetAll(part.pages(), PageState::kZero);
-    if (memory_->local != nullptr) memory_->local->OnDiscarded(part.pages());
+    if (memory_->local != nullptr) memory_->local->OnDiscarded(part.pages(), absent);
     return;
   }
   // What was evicted is missing without having been punched.

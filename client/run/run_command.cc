@@ -29,6 +29,7 @@
 #include "client/cli/agent_query.h"
 #include "client/cli/command.h"
 #include "client/cli/flags.h"
+#include "client/evict/local_memory_limit.h"
 #include "client/evict/policies.h"
 #include "client/prefetch/prefetcher.h"
 #include "client/remote/admin_client.h"
@@ -45,7 +46,7 @@ constexpr absl::Duration kLookInterval = absl::Milliseconds(20);
 constexpr absl::Duration kAnswerTimeout = absl::Seconds(5);
 
 struct RunFlags {
-  uint64_t local_memory = uint64_t{256} << 20;
+  LocalMemoryLimit local_memory;
   std::string policy = "s3-fifo";
   std::string prefetch = "majority";
   uint64_t least = uint64_t{128} << 10;
@@ -131,7 +132,7 @@ std::vector<std::string> AgentFlags(const RunFlags& flags, const Session& sessio
   std::vector<std::string> args = {
       absl::StrCat("--server=", session.server),
       absl::StrCat("--socket=", socket),
-      absl::StrCat("--local-memory=", flags.local_memory),
+      absl::StrCat("--local-memory=", flags.local_memory.ToString()),
       absl::StrCat("--policy=", flags.policy),
       absl::StrCat("--prefetch=", flags.prefetch),
       "--fault-policy=wait",
@@ -246,7 +247,7 @@ absl::Status MakeKept(const RunFlags& flags, const Session& session) {
 }
 
 absl::Status Run(const RunFlags& flags, const Session& session, int* exit_status) {
-  if (flags.local_memory < (uint64_t{1} << 20)) {
+  if (flags.local_memory.percent == 0 && flags.local_memory.bytes < (uint64_t{1} << 20)) {
     return absl::InvalidArgumentError(
         "--local-memory: less than 1MiB is too little for anything to run in");
   }
@@ -273,9 +274,10 @@ void RegisterRunCommand(CLI::App* app, Session* session) {
       "is this command's (128 and the number of the signal that ended it; 125: it could not have "
       "far memory).");
   auto flags = std::make_shared<RunFlags>();
-  AddParsed(run, "--local-memory", "SIZE [256MiB]",
-            "How much of its far memory each process may have here", &ParseBytes,
-            &flags->local_memory);
+  AddParsed(run, "--local-memory", "SIZE|PERCENT [256MiB]",
+            "How much of its far memory each process may have here, or which part of what it has "
+            "touched of it",
+            &ParseLocalMemory, &flags->local_memory);
   run->add_option("--policy", flags->policy, "Which pages leave first")
       ->option_text(absl::StrCat(kEvictionPolicyForm, " [s3-fifo]"));
   run->add_option("--prefetch", flags->prefetch, "Pages to fetch before they are touched")
