@@ -35,6 +35,12 @@ class PageExtractor {
   // addresses mean what the agent believes, or the kernel refuses (UNAVAILABLE: nothing was taken
   // but what `outcomes` says; try again once events were read). NOT_FOUND: the target is gone.
   // DEADLINE_EXCEEDED: the target's part in it did not answer, and will not act on it any more.
+  // FAILED_PRECONDITION: nothing can be taken of this target any more. DATA_LOSS: what was taken
+  // cannot be had; the target must not go on.
+  //
+  // REQUIRES: none of the pages is being filled meanwhile, and none is one that the program has
+  // discarded and that was not filled since: the kernel raises the event of a discard first and
+  // drops the page later, so that it may still be there with what it had.
   virtual absl::Status Extract(std::span<const uint64_t> addresses, std::span<Extraction> outcomes,
                                std::byte* bytes) = 0;
 };

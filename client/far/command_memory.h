@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The memory that an agent shares with the eviction helper of a target: one command at a time, which
-// says what pages to take, and the answer to it, with their bytes.
+// The memory that an agent shares with the eviction helper of a target: one command at a time,
+// which says what pages to take, and the answer to it, with their bytes.
 //
 //   idle ──▶ posted ──▶ running ──▶ done        posted by the agent, the rest by the helper
 //              │  ▲                   │
@@ -50,7 +50,7 @@ struct CommandMemory {
   // The answer: 0, or the errno that ended the command before all pages were tried.
   int32_t error;
   uint64_t addresses[kPages];
-  CommandOutcome outcomes[kPages];
+  std::atomic<CommandOutcome> outcomes[kPages];
 
   // What has happened since the helper began; only counted.
   std::atomic<uint32_t> touched;              // pages that had to be made exclusive

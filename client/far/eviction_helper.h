@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The eviction helper: a thread in a program whose anonymous memory is far memory, which takes pages
-// out of that memory when the agent commands it (command_memory.h). Only the process itself can:
-// UFFDIO_MOVE refuses all others, and no call drops another process's anonymous pages.
+// The eviction helper: a thread in a program whose anonymous memory is far memory, which takes
+// pages out of that memory when the agent commands it (command_memory.h). Only the process itself
+// can: UFFDIO_MOVE refuses all others, and no call drops another process's anonymous pages.
 //
 // The thread is none of the C library's. All signals are blocked in it; it has its own descriptors
 // (so that a program which closes all of its own does not disarm it), no capabilities, and touches
-// no memory but what PrepareEvictionHelper() has mapped: the rest may be far memory, and must not be
-// waited for. It ends with the process or at exec, and is not there in a forked child.
+// no memory but what PrepareEvictionHelper() has mapped: the rest may be far memory, and must not
+// be waited for. It ends with the process or at exec, and is not there in a forked child.
 //
 // Nothing here allocates, takes a lock or raises an exception, and everything is async-signal-safe:
 // the child of a fork may prepare and start one of its own at once.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Compiled without a stack protector and sanitizers, and so that no loop becomes a call of the C
-// library: the thread has none of what these need.
+// Compiled without a stack protector and sanitizers, for which the thread has not what they need.
+// No loop here may be one that the compiler knows as memset() or memcpy().
 #include "client/far/eviction_thread.h"
 
 #include <fcntl.h>
@@ -27,11 +27,12 @@ constexpr int kSpins = 400;
 // `*moved` are the pages that the kernel says it has moved.
 long Move(int uffd, uint64_t to, uint64_t from, uint64_t pages, uint64_t* moved) {
   constexpr uint64_t kDontWake = 1;
-  uapi::Move call = {};
+  uapi::Move call;
   call.dst = to;
   call.src = from;
   call.len = pages * kPageBytes;
   call.mode = kDontWake;
+  call.move = 0;
   const long result = RawSyscall(SYS_ioctl, uffd, uapi::kIoctlMove, &call);
   *moved = call.move > 0 ? static_cast<uint64_t>(call.move) / kPageBytes : 0;
   return result;
@@ -43,16 +44,17 @@ long Move(int uffd, uint64_t to, uint64_t from, uint64_t pages, uint64_t* moved)
 //
 // A store of our own would wait for the agent, or end in SIGSEGV, where the page or its protection
 // goes meanwhile. futex(2) does not: fault_in_user_writeable() faults without
-// FAULT_FLAG_ALLOW_RETRY, for which a userfaultfd does not wait (handle_userfault, mm/userfaultfd.c).
-// No futex is woken, unless its word happens to have the value that is compared with.
+// FAULT_FLAG_ALLOW_RETRY, for which a userfaultfd does not wait (handle_userfault,
+// mm/userfaultfd.c). No futex is woken, unless its word happens to have the value that is compared
+// with.
 bool Touch(uint64_t page) {
   constexpr int kAddNothing = FUTEX_OP(FUTEX_OP_ADD, 0, FUTEX_OP_CMP_EQ, 0x5a5);
   constexpr int kAttempts = 1000;
   uint32_t nobody = 0;
   long result = 0;
   for (int i = 0; i < kAttempts; ++i) {
-    result = RawSyscall(SYS_futex, &nobody, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0, page,
-                        kAddNothing);
+    result =
+        RawSyscall(SYS_futex, &nobody, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0, page, kAddNothing);
     if (result >= 0 || result == -EFAULT) break;
     RawSyscall(SYS_sched_yield);  // ENOMEM: until memory is found, or the process is killed for it
   }
@@ -62,12 +64,13 @@ bool Touch(uint64_t page) {
 // Whether the page went from `from` to `to`, in a UFFDIO_MOVE that says it failed there.
 //
 // Since 6.18 (seen on 6.18.44) move_pages() does not forget an EAGAIN of its own when the next
-// attempt succeeds: it tries the page again, and ends with EEXIST for its own work. It needs no more
-// than that the processor sets the page's accessed bit in a moment of some 100 ns.
-bool MovedAllTheSame(uint64_t to, uint64_t) { return Touch(to) && false; }
+// attempt succeeds: it tries the page again, and ends with EEXIST for its own work. It needs no
+// more than that the processor sets the page's accessed bit in a moment of some 100 ns.
+bool MovedAllTheSame(uint64_t to, uint64_t from) { return Touch(to) && !Touch(from); }
 
 // Moves pages, and finds out where it was told of fewer than it has moved. Returns the pages that
-// were moved from the front; fewer than `pages` where `*error`, a negative errno, is about the next.
+// were moved from the front; fewer than `pages` where `*error`, a negative errno, is about the
+// next.
 uint64_t MoveExactly(EvictionThread* thread, int uffd, uint64_t to, uint64_t from, uint64_t pages,
                      long* error) {
   uint64_t moved = 0;
@@ -84,13 +87,11 @@ uint64_t MoveExactly(EvictionThread* thread, int uffd, uint64_t to, uint64_t fro
 class Taking {
  public:
   explicit Taking(EvictionThread* thread)
-      : thread_(thread),
-        command_(thread->command),
-        count_(command_->count) {}
+      : thread_(thread), command_(thread->command), count_(command_->count) {}
 
   // Returns how many pages are staged.
   uint64_t Run() {
-    for (uint64_t i = 0; i < count_; ++i) command_->outcomes[i] = CommandOutcome::kBusy;
+    for (uint64_t i = 0; i < count_; ++i) Set(i, CommandOutcome::kBusy);
     command_->error = 0;
     while (next_ < count_ && command_->error == 0) TakeRun();
     return staged_;
@@ -114,9 +115,7 @@ class Taking {
     const uint64_t moved =
         MoveExactly(thread_, thread_->uffd, thread_->staging + staged_ * kPageBytes,
                     command_->addresses[next_], pages, &error);
-    for (uint64_t i = 0; i < moved; ++i) {
-      command_->outcomes[next_ + i] = CommandOutcome::kTaken;
-    }
+    for (uint64_t i = 0; i < moved; ++i) Set(next_ + i, CommandOutcome::kTaken);
     next_ += moved;
     staged_ += moved;
     // What ended a part of a run shows itself to a call that begins with it.
@@ -127,8 +126,11 @@ class Taking {
     }
   }
 
+  void Set(uint64_t page, CommandOutcome outcome) {
+    command_->outcomes[page].store(outcome, std::memory_order_relaxed);
+  }
   void Skip(CommandOutcome outcome) {
-    command_->outcomes[next_] = outcome;
+    Set(next_, outcome);
     ++next_;
     limit_ = CommandMemory::kPages;
   }
@@ -236,10 +238,11 @@ void CloseOthers(int one, int other) {
 void LetGo(const EvictionThread* thread) {
   CloseOthers(thread->uffd, thread->scratch_uffd);
   RawSyscall(SYS_chdir, "/");
-  __user_cap_header_struct header = {};
+  static constexpr __user_cap_data_struct kNone[_LINUX_CAPABILITY_U32S_3] = {};
+  __user_cap_header_struct header;
   header.version = _LINUX_CAPABILITY_VERSION_3;
-  __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {};
-  RawSyscall(SYS_capset, &header, none);
+  header.pid = 0;
+  RawSyscall(SYS_capset, &header, kNone);
   RawSyscall(SYS_prctl, PR_SET_NAME, "faultline", 0, 0, 0);
 }
 

@@ -13,7 +13,6 @@
 #include <time.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <thread>
 #include <utility>
@@ -189,11 +188,10 @@ absl::Status HelperExtractor::WhyItEnded() {
 absl::Status HelperExtractor::Collect(std::span<const uint64_t> addresses,
                                       std::span<Extraction> outcomes, std::byte* bytes) {
   const int error = command_->error;
-  std::array<CommandOutcome, kMaxBatch> told;  // which the target cannot change any more
-  std::copy(command_->outcomes, command_->outcomes + addresses.size(), told.begin());
   for (size_t i = 0; i < addresses.size(); ++i) {
-    if (told[i] == CommandOutcome::kMissing) outcomes[i] = Extraction::kMissing;
-    if (told[i] != CommandOutcome::kTaken) continue;
+    const CommandOutcome told = command_->outcomes[i].load();
+    if (told == CommandOutcome::kMissing) outcomes[i] = Extraction::kMissing;
+    if (told != CommandOutcome::kTaken) continue;
     outcomes[i] = Extraction::kTaken;
     memcpy(bytes + i * kPageSize, command_->bytes + i * kPageSize, kPageSize);
   }

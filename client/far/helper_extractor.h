@@ -45,11 +45,11 @@ class HelperExtractor final : public PageExtractor {
   };
   Leftover TakeLeftover() const;
 
-  // DEADLINE_EXCEEDED: the target did not begin with it, and never will. Where it has begun (and was
-  // stopped in the middle), Extract() returns when it goes on, or ends.
-  // NOT_FOUND: the process has ended or executed another program.
-  // FAILED_PRECONDITION: the helper alone has ended: nothing is taken any more.
-  // DATA_LOSS: it has ended in the middle of this command, and what it had taken is lost.
+  // DEADLINE_EXCEEDED: the target did not begin with it, and never will. Where it has begun (and
+  // was stopped in the middle), Extract() returns when it goes on, or ends. NOT_FOUND: the process
+  // has ended or executed another program. FAILED_PRECONDITION: the helper alone has ended: nothing
+  // is taken any more. DATA_LOSS: it has ended in the middle of this command, and what it had taken
+  // is lost.
   absl::Status Extract(std::span<const uint64_t> addresses, std::span<Extraction> outcomes,
                        std::byte* bytes) override;
 

@@ -13,23 +13,21 @@ namespace faultline {
 
 // A system call. Takes pointers and numbers; returns what the kernel does: a negative errno for an
 // error. Always -ENOSYS where this is no x86-64.
-template <typename... Args>
-inline long RawSyscall(long number, Args... args) {
-  static_assert(sizeof...(Args) <= 6);
+template <typename A = long, typename B = long, typename C = long, typename D = long,
+          typename E = long, typename F = long>
+inline long RawSyscall(long number, A a = A(), B b = B(), C c = C(), D d = D(), E e = E(),
+                       F f = F()) {
 #if defined(__x86_64__)
-  long values[6] = {(long)args...};  // NOLINT: whatever it is
-  register long r10 asm("r10") = values[3];
-  register long r8 asm("r8") = values[4];
-  register long r9 asm("r9") = values[5];
+  register long r10 asm("r10") = (long)d;  // NOLINT: whatever it is
+  register long r8 asm("r8") = (long)e;    // NOLINT
+  register long r9 asm("r9") = (long)f;    // NOLINT
   long result;
   asm volatile("syscall"
                : "=a"(result)
-               : "a"(number), "D"(values[0]), "S"(values[1]), "d"(values[2]), "r"(r10), "r"(r8),
-                 "r"(r9)
+               : "a"(number), "D"((long)a), "S"((long)b), "d"((long)c), "r"(r10), "r"(r8), "r"(r9)
                : "rcx", "r11", "memory");
   return result;
 #else
-  static_cast<void>(number);
   return -ENOSYS;
 #endif
 }
