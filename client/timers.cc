@@ -2,6 +2,7 @@
 #include "client/timers.h"
 
 #include <pthread.h>
+#include <sys/prctl.h>
 
 namespace faultline {
 
@@ -28,6 +29,9 @@ void ThreadTimers::After(SteadyClock::duration delay, Task task) {
 
 void ThreadTimers::Run() {
   pthread_setname_np(pthread_self(), "timers");
+  // The kernel's slack of 50 us is for threads that do not mind: with it a task of 100 us ran 70 us
+  // late, without it 18 us.
+  prctl(PR_SET_TIMERSLACK, 1);
   for (;;) {
     Task task;
     {

@@ -5,6 +5,7 @@
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
+#include <absl/strings/strip.h>
 
 #include <limits>
 
@@ -76,6 +77,31 @@ absl::StatusOr<absl::Duration> ParseDuration(absl::string_view text) {
         absl::StrCat("\"", text, "\" is a negative duration; it must be 0 or more"));
   }
   return duration;
+}
+
+absl::StatusOr<uint64_t> ParseBitRate(absl::string_view text) {
+  constexpr struct {
+    absl::string_view unit;
+    uint64_t bits;
+  } kRates[] = {{"kbit", 1'000}, {"mbit", 1'000'000}, {"gbit", 1'000'000'000}};
+  constexpr uint64_t kBitsMax = 1'000'000'000'000;
+  for (const auto& [unit, bits] : kRates) {
+    absl::string_view digits = text;
+    uint64_t number;
+    if (absl::ConsumeSuffix(&digits, unit) && absl::SimpleAtoi(digits, &number) && number > 0 &&
+        number <= kBitsMax / bits) {
+      return number * bits / 8;
+    }
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "\"", text, "\" is no speed of a link; write it as 100mbit or 1gbit, at most 1000gbit"));
+}
+
+std::string FormatBitRate(uint64_t bytes_per_second) {
+  const uint64_t kbit = bytes_per_second / 125;
+  if (kbit > 0 && kbit % 1'000'000 == 0) return absl::StrCat(kbit / 1'000'000, "gbit");
+  if (kbit > 0 && kbit % 1'000 == 0) return absl::StrCat(kbit / 1'000, "mbit");
+  return absl::StrCat(kbit, "kbit");
 }
 
 }  // namespace faultline

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Sizes and durations as people write them in flags and config files. Thread-safe.
+// Sizes, durations and speeds as people write them in flags and config files. Thread-safe.
 #ifndef FAULTLINE_PROTO_UNITS_H_
 #define FAULTLINE_PROTO_UNITS_H_
 
@@ -25,6 +25,13 @@ std::string FormatBytes(uint64_t bytes);
 // Parses a duration that is not negative: "0", "500ms", "10s", "1m30s", "2h". INVALID_ARGUMENT for
 // anything else.
 absl::StatusOr<absl::Duration> ParseDuration(absl::string_view text);
+
+// Parses the speed of a link, "2500kbit", "100mbit" or "1gbit": bits of 10^3, 10^6, 10^9 per
+// second, at most 1000gbit. The result is in bytes per second. INVALID_ARGUMENT for anything else.
+absl::StatusOr<uint64_t> ParseBitRate(absl::string_view text);
+
+// The form that ParseBitRate reads, rounded down to whole kilobits.
+std::string FormatBitRate(uint64_t bytes_per_second);
 
 }  // namespace faultline
 

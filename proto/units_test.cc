@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <utility>
 
 namespace faultline {
 namespace {
@@ -53,6 +54,22 @@ TEST(Units, DurationsNeedAUnitAndAreNotNegative) {
   EXPECT_EQ(ParseDuration("0").value_or(absl::InfiniteDuration()), absl::ZeroDuration());
   for (const char* text : {"", "10", "-1s", "1 hour", "soon"}) {
     const absl::Status status = ParseDuration(text).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << text;
+    EXPECT_NE(status.message().find(absl::StrCat("\"", text, "\"")), absl::string_view::npos);
+  }
+}
+
+TEST(Units, SpeedsAreReadInBitsAndWrittenAsTheyWereRead) {
+  for (const auto& [text, bytes] : {std::pair<const char*, uint64_t>{"1gbit", 125'000'000},
+                                    {"100mbit", 12'500'000},
+                                    {"2500kbit", 312'500},
+                                    {"1000gbit", 125'000'000'000}}) {
+    EXPECT_EQ(ParseBitRate(text).value_or(0), bytes);
+    EXPECT_EQ(FormatBitRate(bytes), text);
+  }
+  EXPECT_EQ(FormatBitRate(1), "0kbit");
+  for (const char* text : {"", "1", "gbit", "0mbit", "1.5gbit", "-1gbit", "1GiB", "1001gbit"}) {
+    const absl::Status status = ParseBitRate(text).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << text;
     EXPECT_NE(status.message().find(absl::StrCat("\"", text, "\"")), absl::string_view::npos);
   }

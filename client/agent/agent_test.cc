@@ -105,6 +105,8 @@ TEST_F(AgentTest, RefusesFlagsThatItDoesNotKnowSayingWhatItDoes) {
       {"--fault-policy=panic", "unknown fault policy \"panic\"; known are wait, poison and kill"},
       {"--socket-mode=rw", "\"rw\" is no file mode; write it in octal, such as 0660"},
       {"--fault-deadline=soon", "\"soon\" is no duration"},
+      {"--inject=loss=2", "--inject: loss=2: \"2\" is no share; write a number from 0 to 1"},
+      {"--inject=dialup", "the name of a profile: cxl (latency=500ns"},
       {"--readers=0", "--readers: Value 0 not in range 1 to 256"},
       {"--log-level=all", "\"all\" is no log level; write debug, info, warning or error"},
       {"--unknown", "--unknown"},
@@ -125,6 +127,17 @@ TEST_F(AgentTest, HelpNamesUnitsAndDefaults) {
         "Env:FAULTLINE_AGENT_VOLUME"}) {
     EXPECT_TRUE(absl::StrContains(agent.output(), text)) << text << "\n" << agent.output();
   }
+}
+
+TEST_F(AgentTest, SaysWhatIsInjectedOnTheWayToThePageServer) {
+  AgentProcess agent(Flags({"--inject=rdma,loss=0.01"}));
+  const std::string& output = agent.WaitForOutput("ready: ");
+  EXPECT_TRUE(absl::StrContains(output,
+                                "the way to the page server is made worse: latency=4us,"
+                                "jitter=1us,bandwidth=100gbit,loss=0.01"))
+      << output;
+  agent.Signal(SIGTERM);
+  EXPECT_EQ(agent.Wait(), 0);
 }
 
 TEST_F(AgentTest, FlagsMayStandInAFile) {

@@ -20,7 +20,7 @@
 #include "client/remote/owned_volumes.h"
 #include "client/remote/page_server.h"
 #include "client/remote/server_working_sets.h"
-#include "client/source/delayed_page_source.h"
+#include "client/source/injector.h"
 #include "client/timers.h"
 #include "proto/daemon.h"
 #include "proto/log.h"
@@ -47,7 +47,7 @@ struct Flags {
   PagerOptions pager;
   HandoverServerOptions handover;
   std::string journal;
-  FetchDelay fetch_delay;
+  Injection injection;
   LogLevel log_level = LogLevel::kInfo;
 };
 
@@ -67,11 +67,15 @@ void AddExperimentFlags(DaemonFlags& add, Flags* flags) {
   add.Add("--trace", &flags->pager.trace_directory, "DIR",
           "Write what happens to the pages of each attachment into a file there, 256 MiB each, for "
           "faultline trace; best on a tmpfs");
-  add.AddDuration("--fetch-delay", &flags->fetch_delay.delay,
-                  "Hold up fetches by so long before they are sent, for experiments");
-  add.Add("--fetch-delay-share", &flags->fetch_delay.share, "SHARE",
-          "Hold up this share of the fetches only, from 0 to 1")
-      ->check(CLI::Range(0.0, 1.0));
+  add.AddParsed(
+      "--inject", &ParseInjection, &flags->injection, "VALUES", "",
+      absl::StrCat(
+          "Make the way to the page server worse than it is, for experiments: "
+          "KEY=VALUE,... with latency=100us (of each request), jitter=20us (more or less), "
+          "share=0.5 (of the requests that both are for), bandwidth=1gbit (each way), "
+          "loss=0.01 (share of the requests), timeout=10ms (after which a lost one is "
+          "tried again), seed=1; in the first place a profile may stand: ",
+          InjectionProfiles()));
 }
 
 void AddFarFlags(DaemonFlags& add, HandoverWorkersOptions* workers) {
@@ -171,7 +175,8 @@ void RaiseDescriptorLimit(size_t max_attachments) {
 
 // In the order of construction; each uses those before it.
 struct Agent {
-  std::unique_ptr<ThreadTimers> delays;  // only where fetches are held up
+  std::unique_ptr<ThreadTimers> delays;
+  std::unique_ptr<Injector> injector;  // null: nothing is injected
   std::unique_ptr<PageServer> page_server;
   std::unique_ptr<ServerWorkingSets> working_sets;
   std::unique_ptr<OwnedVolumes> owned_volumes;
@@ -187,6 +192,7 @@ struct Agent {
     handovers.reset();
     pager.reset();
     journal.reset();
+    injector.reset();
     delays.reset();  // its tasks use the page server
     owned_volumes.reset();
     working_sets.reset();
@@ -201,12 +207,20 @@ absl::Status PrepareFar(const Flags& flags, Agent* agent, HandoverWorkersOptions
   PageServer* const server = agent->page_server.get();
   agent->owned_volumes = std::make_unique<OwnedVolumes>(*std::move(admin), server);
   OwnedVolumes* const owned = agent->owned_volumes.get();
-  workers->freeze_volume = [owned](absl::string_view volume) { return owned->Freeze(volume); };
-  workers->make_volume = [owned](absl::string_view prefix, uint64_t size, absl::Time deadline) {
-    return owned->Create(prefix, size, deadline);
+  const Injector* const injector = agent->injector.get();
+  const auto around = [injector](auto volume) {
+    if (volume.ok() && injector != nullptr) *volume = injector->Around(*std::move(volume));
+    return volume;
   };
-  workers->open_volume_io = [server](absl::string_view volume, absl::Time deadline) {
-    return server->OpenVolumeIo(volume, deadline);
+  workers->freeze_volume = [owned, around](absl::string_view volume) {
+    return around(owned->Freeze(volume));
+  };
+  workers->make_volume = [owned, around](absl::string_view prefix, uint64_t size,
+                                         absl::Time deadline) {
+    return around(owned->Create(prefix, size, deadline));
+  };
+  workers->open_volume_io = [server, around](absl::string_view volume, absl::Time deadline) {
+    return around(server->OpenVolumeIo(volume, deadline));
   };
   return MakeEvictionPolicy(workers->eviction_policy, PageCount(1)).status();
 }
@@ -215,11 +229,11 @@ absl::Status StartAgent(const Flags& flags, Agent* agent) {
   absl::StatusOr<std::unique_ptr<PageServer>> page_server = PageServer::Create(flags.page_server);
   if (!page_server.ok()) return page_server.status();
   agent->page_server = *std::move(page_server);
-  if (flags.fetch_delay.delay > absl::ZeroDuration()) {
+  if (flags.injection.any()) {
     agent->delays = std::make_unique<ThreadTimers>();
-    LogWarning(absl::StrCat("experiment: ", flags.fetch_delay.share * 100,
-                            " % of the fetches are held up by ",
-                            absl::FormatDuration(flags.fetch_delay.delay)));
+    agent->injector = std::make_unique<Injector>(flags.injection, agent->delays.get());
+    LogWarning(absl::StrCat("experiment: the way to the page server is made worse: ",
+                            FormatInjection(flags.injection)));
   }
   if (flags.journal != kNoJournal) {
     absl::StatusOr<std::unique_ptr<Journal>> journal = Journal::Open(
@@ -241,12 +255,12 @@ absl::Status StartAgent(const Flags& flags, Agent* agent) {
     return status;
   absl::StatusOr<std::unique_ptr<HandoverServer>> handovers = HandoverServer::Start(
       handover, agent->pager.get(),
-      [server = agent->page_server.get(), timers = agent->delays.get(), delay = flags.fetch_delay](
+      [server = agent->page_server.get(), injector = agent->injector.get()](
           absl::string_view volume,
           absl::Time deadline) -> absl::StatusOr<std::shared_ptr<PageSource>> {
         absl::StatusOr<std::shared_ptr<PageSource>> source = server->OpenVolume(volume, deadline);
-        if (!source.ok() || timers == nullptr) return source;
-        return DelayFetches(*std::move(source), delay, timers);
+        if (!source.ok() || injector == nullptr) return source;
+        return injector->Around(*std::move(source));
       });
   if (!handovers.ok()) return handovers.status();
   agent->handovers = *std::move(handovers);

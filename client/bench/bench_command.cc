@@ -97,7 +97,7 @@ void AddLinkFlags(CLI::App* command, bench::LinkOptions* link) {
   AddParsed(command, "--link", "RATE",
             "Speed of the link between agent and server, in each direction, such as 100mbit or "
             "1gbit: a TCP proxy of this program, whose limit is that of the bytes in the streams",
-            bench::ParseLinkRate, &link->bytes_per_second);
+            ParseBitRate, &link->bytes_per_second);
   AddParsed(command, "--link-delay", "DURATION",
             "Delay of that link, one way, such as 5ms; a round trip has it twice", ParseDuration,
             &link->delay);

@@ -65,7 +65,7 @@ std::vector<StandardRun> StandardSet(const BenchOptions& options) {
   // A round trip without a link, which takes processor time of its own. It takes some round trips
   // until the way is full.
   BenchOptions& late = add(Find("drain"), ", fetches 10 ms late");
-  late.stack.agent.push_back("--fetch-delay=10ms");
+  late.stack.agent.push_back("--inject=latency=10ms");
   late.pages = kLongDrainPages;
   if (options.transport == Transport::kUnix) return runs;  // a link is one of TCP
   constexpr uint64_t kGigabit = 125'000'000;

@@ -140,7 +140,7 @@ absl::StatusOr<Report> Threads(const BenchOptions& options) {
   absl::StatusOr<Stage> stage = Stage::Set(options);
   if (!stage.ok()) return stage.status();
   absl::StatusOr<AgentProcess> delayed =
-      stage->stack().StartAgent("delayed", {"--fetch-delay=1ms"});
+      stage->stack().StartAgent("delayed", {"--inject=latency=1ms"});
   if (!delayed.ok()) return delayed.status();
   if (absl::Status status = stage->FillVolume(); !status.ok()) return status;
   const struct {

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/bench/limited_link.h"
 
-#include <absl/strings/match.h>
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_split.h>
-#include <absl/strings/strip.h>
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -24,8 +22,9 @@
 #include <utility>
 #include <vector>
 
-#include "client/bench/link_schedule.h"
+#include "client/source/link_schedule.h"
 #include "client/unique_fd.h"
+#include "proto/units.h"
 
 namespace faultline::bench {
 namespace {
@@ -257,32 +256,9 @@ bool ProxyLink::Wait(Nanos now) {
 
 }  // namespace
 
-absl::StatusOr<uint64_t> ParseLinkRate(absl::string_view text) {
-  constexpr struct {
-    absl::string_view unit;
-    uint64_t bits;
-  } kUnits[] = {{"kbit", 1'000}, {"mbit", 1'000'000}, {"gbit", 1'000'000'000}};
-  constexpr uint64_t kBitsMax = 1'000'000'000'000;
-  for (const auto& [unit, bits] : kUnits) {
-    absl::string_view digits = text;
-    uint64_t number;
-    if (absl::ConsumeSuffix(&digits, unit) && absl::SimpleAtoi(digits, &number) && number > 0 &&
-        number <= kBitsMax / bits) {
-      return number * bits / 8;
-    }
-  }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "\"", text, "\" is no speed of a link; write it as 100mbit or 1gbit, at most 1000gbit"));
-}
-
 std::string DescribeLink(const LinkOptions& options) {
   std::string text;
-  const uint64_t kbit = options.bytes_per_second / 125;
-  if (kbit > 0) {
-    text = kbit % 1'000'000 == 0 ? absl::StrCat(kbit / 1'000'000, "gbit")
-           : kbit % 1'000 == 0   ? absl::StrCat(kbit / 1'000, "mbit")
-                                 : absl::StrCat(kbit, "kbit");
-  }
+  if (options.bytes_per_second > 0) text = FormatBitRate(options.bytes_per_second);
   if (options.delay > absl::ZeroDuration()) {
     absl::StrAppend(&text, text.empty() ? "" : ", ", absl::FormatDuration(options.delay),
                     " one way");

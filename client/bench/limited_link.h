@@ -4,7 +4,6 @@
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
-#include <absl/strings/string_view.h>
 #include <absl/time/time.h>
 
 #include <cstdint>
@@ -18,10 +17,6 @@ struct LinkOptions {
   absl::Duration delay = absl::ZeroDuration();  // one way; a round trip has it twice
   bool limits() const { return bytes_per_second > 0 || delay > absl::ZeroDuration(); }
 };
-
-// Parses "100mbit", "1gbit", "2500kbit": bits of 10^3, 10^6, 10^9 per second. The result is in
-// bytes per second. INVALID_ARGUMENT for anything else.
-absl::StatusOr<uint64_t> ParseLinkRate(absl::string_view text);
 
 // As "1gbit, 5ms one way".
 std::string DescribeLink(const LinkOptions& options);

@@ -10,80 +10,18 @@
 #include <string>
 #include <thread>
 
-#include "client/bench/link_schedule.h"
 #include "client/unique_fd.h"
 
 namespace faultline::bench {
 namespace {
 
-using std::chrono::microseconds;
-using std::chrono::milliseconds;
-using std::chrono::seconds;
-using Nanos = LinkSchedule::Nanos;
-
 constexpr uint64_t kGigabit = 125'000'000;  // bytes per second
-constexpr Nanos kNoBurst{0};
-constexpr Nanos kStart = seconds(100);
 
-TEST(LinkSchedule, BytesComeOneAfterTheOtherAndThenTheDelay) {
-  LinkSchedule link(kGigabit, milliseconds(5), kNoBurst);
-  // 125 bytes take a microsecond.
-  EXPECT_EQ(link.Arrival(kStart, 125), kStart + microseconds(1) + milliseconds(5));
-  EXPECT_EQ(link.Arrival(kStart, 250), kStart + microseconds(3) + milliseconds(5));
-}
-
-TEST(LinkSchedule, TheSpeedIsExactOverTimeWhateverThePieces) {
-  // A byte takes 8 / 3 us and a third of a nanosecond is left over.
-  LinkSchedule link(375'000, Nanos(0), kNoBurst);
-  Nanos last(0);
-  for (int i = 0; i < 375'000; ++i) last = link.Arrival(kStart, 1);
-  EXPECT_EQ(last, kStart + seconds(1));
-}
-
-TEST(LinkSchedule, AnIdleLinkStartsAnew) {
-  LinkSchedule link(kGigabit, Nanos(0), kNoBurst);
-  link.Arrival(kStart, 125);
-  EXPECT_EQ(link.Arrival(kStart + seconds(1), 125), kStart + seconds(1) + microseconds(1));
-}
-
-TEST(LinkSchedule, ALateCallerMakesUpForTheBurstAndNoMore) {
-  LinkSchedule link(kGigabit, Nanos(0), microseconds(10));
-  link.Arrival(kStart, 125);
-  const Nanos later = kStart + seconds(1);
-  // What fits into 10 us is there at once, what follows is not.
-  EXPECT_EQ(link.Arrival(later, 1250), later);
-  EXPECT_EQ(link.Arrival(later, 125), later + microseconds(1));
-}
-
-TEST(LinkSchedule, BacklogIsWhatIsStillToBeSent) {
-  LinkSchedule link(kGigabit, milliseconds(5), kNoBurst);
-  EXPECT_EQ(link.Backlog(kStart), Nanos(0));
-  link.Arrival(kStart, 1250);
-  EXPECT_EQ(link.Backlog(kStart), microseconds(10));
-  EXPECT_EQ(link.Backlog(kStart + microseconds(4)), microseconds(6));
-  EXPECT_EQ(link.Backlog(kStart + seconds(1)), Nanos(0));
-}
-
-TEST(LinkSchedule, WithoutALimitThereIsOnlyTheDelay) {
-  LinkSchedule link(0, milliseconds(5), kNoBurst);
-  for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(link.Arrival(kStart, 1 << 30), kStart + milliseconds(5));
-    EXPECT_EQ(link.Backlog(kStart), Nanos(0));
-  }
-}
-
-TEST(LinkRate, IsReadInBitsAndToldAsItWasWritten) {
-  for (const auto& [text, bytes] : {std::pair<const char*, uint64_t>{"1gbit", kGigabit},
-                                    {"100mbit", 12'500'000},
-                                    {"2500kbit", 312'500}}) {
-    EXPECT_EQ(*ParseLinkRate(text), bytes);
-    EXPECT_EQ(DescribeLink({.bytes_per_second = bytes, .delay = {}}), text);
-  }
-  for (const char* text : {"", "1", "gbit", "0mbit", "1.5gbit", "-1gbit", "1GiB", "1001gbit"}) {
-    EXPECT_EQ(ParseLinkRate(text).status().code(), absl::StatusCode::kInvalidArgument) << text;
-  }
+TEST(LinkOptions, AreDescribedAsTheyWereWritten) {
   EXPECT_EQ(DescribeLink({.bytes_per_second = kGigabit, .delay = absl::Milliseconds(5)}),
             "1gbit, 5ms one way");
+  EXPECT_EQ(DescribeLink({.bytes_per_second = 312'500, .delay = {}}), "2500kbit");
+  EXPECT_EQ(DescribeLink({.bytes_per_second = 0, .delay = absl::Milliseconds(5)}), "5ms one way");
 }
 
 sockaddr_in Loopback(uint16_t port) {

@@ -122,6 +122,10 @@ struct Behind {
   std::string socket;
 };
 
+Injection InjectionOf(const CommandOptions& options) {
+  return {.latency = options.fetch_delay, .share = options.delay_share, .seed = options.seed};
+}
+
 absl::Status StartServerAndAgent(const CommandOptions& options, const std::string& directory,
                                  Behind* behind) {
   LocalStackFlags flags;
@@ -131,8 +135,7 @@ absl::Status StartServerAndAgent(const CommandOptions& options, const std::strin
                  "--spin=" + absl::FormatDuration(options.spin)};
   if (options.working_set) flags.agent.push_back("--working-set=both");
   if (options.fetch_delay > absl::ZeroDuration()) {
-    flags.agent.push_back("--fetch-delay=" + absl::FormatDuration(options.fetch_delay));
-    flags.agent.push_back(absl::StrCat("--fetch-delay-share=", options.delay_share));
+    flags.agent.push_back("--inject=" + FormatInjection(InjectionOf(options)));
   }
   absl::StatusOr<LocalStack> stack = LocalStack::Start(directory, Transport::kTcp, flags);
   if (!stack.ok()) return stack.status();
@@ -154,7 +157,7 @@ absl::Status StartAgentInside(const CommandOptions& options, const std::string& 
   LocalAgentOptions agent;
   agent.socket = directory + "/agent.sock";
   agent.fill_threads = options.fill_threads;
-  agent.delay = {.delay = options.fetch_delay, .share = options.delay_share, .seed = options.seed};
+  agent.injection = InjectionOf(options);
   absl::StatusOr<FillMode> mode = ParseFillMode(options.fill_mode);
   if (!mode.ok()) return mode.status();
   agent.pager.fill_mode = *mode;

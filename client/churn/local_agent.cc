@@ -4,12 +4,34 @@
 #include <utility>
 
 #include "client/attach/handover_server.h"
+#include "client/source/injector.h"
 #include "client/source/memory_page_source.h"
 #include "client/timers.h"
 #include "proto/log.h"
 
 namespace faultline::churn {
 namespace {
+
+// Answers each fetch on one of some threads.
+class ThreadedSource final : public PageSource {
+ public:
+  // `threads` are borrowed and outlive the last fetch.
+  ThreadedSource(std::shared_ptr<PageSource> inner, Timers* threads)
+      : inner_(std::move(inner)), threads_(threads) {}
+
+  void Fetch(PageRange range, FetchLane lane, absl::Time deadline, FetchDone done) override {
+    threads_->After(SteadyClock::duration(0),
+                    [inner = inner_, range, lane, deadline, done = std::move(done)]() mutable {
+                      inner->Fetch(range, lane, deadline, std::move(done));
+                    });
+  }
+  PageCount size() const override { return inner_->size(); }
+  PageCount max_fetch() const override { return inner_->max_fetch(); }
+
+ private:
+  const std::shared_ptr<PageSource> inner_;
+  Timers* const threads_;
+};
 
 class InProcess final : public LocalAgent {
  public:
@@ -24,11 +46,10 @@ class InProcess final : public LocalAgent {
     absl::StatusOr<std::unique_ptr<Pager>> pager = Pager::Create(options.pager);
     if (!pager.ok()) return pager.status();
     pager_ = *std::move(pager);
-    // Each fetch is answered by one of the fill threads: at once, but for those that are held up.
-    std::shared_ptr<PageSource> source = DelayFetches(
-        std::make_shared<MemoryPageSource>(std::move(content)), FetchDelay(), &fill_threads_);
-    if (options.delay.delay > absl::ZeroDuration()) {
-      source = DelayFetches(std::move(source), options.delay, &delays_);
+    std::shared_ptr<PageSource> source = std::make_shared<ThreadedSource>(
+        std::make_shared<MemoryPageSource>(std::move(content)), &fill_threads_);
+    if (options.injection.any()) {
+      source = Injector(options.injection, &delays_).Around(std::move(source));
     }
     HandoverServerOptions listen;
     listen.socket_path = options.socket;

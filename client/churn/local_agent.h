@@ -8,7 +8,7 @@
 #include <string>
 
 #include "client/pager.h"
-#include "client/source/delayed_page_source.h"
+#include "client/source/injection.h"
 
 namespace faultline::churn {
 
@@ -16,7 +16,7 @@ struct LocalAgentOptions {
   std::string socket;
   PagerOptions pager;
   int fill_threads = 4;  // that answer fetches, and so fill
-  FetchDelay delay;
+  Injection injection;
   PrefetchPolicy prefetch = PrefetchPolicy::kNone;
 };
 

@@ -55,6 +55,18 @@ inline absl::StatusOr<std::string> FetchAndWait(PageSource& source, PageRange ra
   return result.get_future().get();
 }
 
+// As FetchAndWait, and again as long as that may help.
+inline absl::StatusOr<std::string> FetchUntilAnswered(PageSource& source, PageRange range,
+                                                      FetchLane lane = FetchLane::kDemand) {
+  const absl::Time end = absl::Now() + absl::Seconds(60);
+  auto bytes = FetchAndWait(source, range, lane);
+  while (IsRetryable(bytes.status()) && absl::Now() < end) {
+    absl::SleepFor(absl::Milliseconds(1));
+    bytes = FetchAndWait(source, range, lane);
+  }
+  return bytes;
+}
+
 // Every word names page, version and its own place. Version 0 is zero.
 inline std::string PageOfVersion(uint64_t page, uint64_t version) {
   std::string bytes(kPageSize, '\0');
@@ -111,16 +123,11 @@ inline absl::Status WriteAndWait(PageSink& sink, const std::map<uint64_t, uint64
   return status;
 }
 
-// Expects each page to have its version; fetches again where that may help.
+// Expects each page to have its version.
 inline void ExpectVersions(PageSource& source, const std::map<uint64_t, uint64_t>& versions,
                            FetchLane lane = FetchLane::kDemand) {
   for (const auto& [page, version] : versions) {
-    const absl::Time end = absl::Now() + absl::Seconds(60);
-    auto bytes = FetchAndWait(source, PageRange::Single(PageIndex(page)), lane);
-    while (IsRetryable(bytes.status()) && absl::Now() < end) {
-      absl::SleepFor(absl::Milliseconds(1));
-      bytes = FetchAndWait(source, PageRange::Single(PageIndex(page)), lane);
-    }
+    const auto bytes = FetchUntilAnswered(source, PageRange::Single(PageIndex(page)), lane);
     ASSERT_TRUE(bytes.ok()) << bytes.status();
     uint64_t word;
     memcpy(&word, bytes->data(), sizeof word);

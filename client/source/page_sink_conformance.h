@@ -85,8 +85,8 @@ TEST_P(PageSinkConformance, WhatIsAcknowledgedIsSeenByTheNextFetchOnEveryLane) {
         ExpectVersions(*source, one, lane);
       }
     }
-    const auto all =
-        FetchAndWait(*io_.source, {PageIndex(one.begin()->first), PageCount(40)}, FetchLane::kBulk);
+    const auto all = FetchUntilAnswered(*io_.source, {PageIndex(one.begin()->first), PageCount(40)},
+                                        FetchLane::kBulk);
     ASSERT_TRUE(all.ok()) << all.status();
     for (uint64_t i = 0; i < 40; ++i) {
       ASSERT_TRUE(all->substr(i * kPageSize, kPageSize) ==
@@ -123,9 +123,9 @@ TEST_P(PageSinkConformance, NothingOfAFencedWriterIsSeenAfterTheSecondHasOpened)
     first.push_back(StartWrite(*io_.sink, Versions(i * 10, 10, 7)));
   }
   VolumeIo second = Open();
-  const auto before = FetchAndWait(*second.source, {PageIndex(0), PageCount(kPages)});
+  const auto before = FetchUntilAnswered(*second.source, {PageIndex(0), PageCount(kPages)});
   for (std::future<absl::Status>& done : first) done.get().IgnoreError();
-  const auto after = FetchAndWait(*second.source, {PageIndex(0), PageCount(kPages)});
+  const auto after = FetchUntilAnswered(*second.source, {PageIndex(0), PageCount(kPages)});
   ASSERT_TRUE(before.ok() && after.ok()) << before.status() << after.status();
   EXPECT_TRUE(*before == *after);
 }

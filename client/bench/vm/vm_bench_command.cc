@@ -73,7 +73,7 @@ void AddVm(CLI::App* group, Session* session) {
   AddParsed(app, "--link", "RATE",
             "Speed of the link, such as 480mbit: everything is then done in a network namespace "
             "whose loopback tc limits to that [loopback as it is]",
-            bench::ParseLinkRate, &options->link_bytes_per_second);
+            ParseBitRate, &options->link_bytes_per_second);
   options->modes = {bench::MoveMode::kPostcopy, bench::MoveMode::kPostcopyPreempt,
                     bench::MoveMode::kPrecopy};
   app->add_option("--peers", options->modes, "What Faultline is compared with, or none")

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#ifndef FAULTLINE_CLIENT_BENCH_LINK_SCHEDULE_H_
-#define FAULTLINE_CLIENT_BENCH_LINK_SCHEDULE_H_
+#ifndef FAULTLINE_CLIENT_SOURCE_LINK_SCHEDULE_H_
+#define FAULTLINE_CLIENT_SOURCE_LINK_SCHEDULE_H_
 
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
 
-namespace faultline::bench {
+namespace faultline {
 
 // When bytes come out of one direction of a link of limited speed: pure arithmetic on times that
 // the caller gives, which never go back. One byte after the other, as fast as the link is; then the
@@ -47,6 +47,6 @@ class LinkSchedule {
   uint64_t remainder_ = 0;  // of a nanosecond, in units of 1 / bytes_per_second_
 };
 
-}  // namespace faultline::bench
+}  // namespace faultline
 
-#endif  // FAULTLINE_CLIENT_BENCH_LINK_SCHEDULE_H_
+#endif  // FAULTLINE_CLIENT_SOURCE_LINK_SCHEDULE_H_
