@@ -6,10 +6,12 @@
 # from what it has saved.
 . "$(dirname "$0")/functions.sh"
 requires_userfaultfd
-requires_command redis-server
+requires_command redis-check-rdb
 requires_command redis-cli
 
 readonly VALUES=16000
+# Debian's redis-server, without the service that its package starts: one program under two names.
+ln -s "$(command -v redis-check-rdb)" "$scratch/redis-server"
 socket=$scratch/redis.sock
 redis() { redis-cli -s "$socket" "$@"; }
 # set_values GENERATION
@@ -29,7 +31,7 @@ check_values() {
 redis_answers() { [[ $(redis ping 2>/dev/null) == PONG ]]; }
 start_redis() {
   spawn redis "$BIN/faultline" --server="$server_address" run --local-memory=12MiB --verbose \
-    --stats="$scratch/redis.stats" -- redis-server --port 0 --unixsocket "$socket" \
+    --stats="$scratch/redis.stats" -- "$scratch/redis-server" --port 0 --unixsocket "$socket" \
     --dir "$scratch" --save '' --daemonize no
   wait_for "redis to answer" redis_answers
 }
