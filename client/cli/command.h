@@ -40,6 +40,7 @@ void RegisterLabCommand(CLI::App* app, Session* session);
 void RegisterVmCommands(CLI::App* app, Session* session);
 void RegisterRunCommand(CLI::App* app, Session* session);
 void RegisterTraceCommands(CLI::App* app, Session* session);
+void RegisterSimulateCommand(CLI::App* app, Session* session);
 // Into the group of RegisterBenchCommand, so after that.
 void RegisterVmBenchCommands(CLI::App* app, Session* session);
 void RegisterWorkloadCommand(CLI::App* app, Session* session);

@@ -16,11 +16,11 @@ namespace faultline {
 namespace {
 
 constexpr RegisterCommands kCommands[] = {
-    RegisterVolumeCommands,     RegisterServerCommands,    RegisterAttachCommand,
-    RegisterAttachmentsCommand, RegisterDemoCommand,       RegisterBenchCommand,
-    RegisterChurnCommand,       RegisterLabCommand,        RegisterVmCommands,
-    RegisterRunCommand,         RegisterVmBenchCommands,   RegisterTraceCommands,
-    RegisterWorkloadCommand,    RegisterCompletionCommand,
+    RegisterVolumeCommands,     RegisterServerCommands,  RegisterAttachCommand,
+    RegisterAttachmentsCommand, RegisterDemoCommand,     RegisterBenchCommand,
+    RegisterChurnCommand,       RegisterLabCommand,      RegisterVmCommands,
+    RegisterRunCommand,         RegisterVmBenchCommands, RegisterTraceCommands,
+    RegisterWorkloadCommand,    RegisterSimulateCommand, RegisterCompletionCommand,
 };
 
 constexpr int kFailure = 1;

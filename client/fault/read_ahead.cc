@@ -8,9 +8,6 @@
 namespace faultline {
 namespace {
 
-// 4 MiB of memory for each attachment that prefetches.
-constexpr size_t kStagedPages = 1024;
-
 // Beyond these, guesses are not carried out: the source is behind.
 constexpr uint64_t kMaxPagesInFlight = 4 * kMaxPrefetchWindow.raw();
 constexpr size_t kMaxFlights = 256;
@@ -48,7 +45,7 @@ ReadAhead::ReadAhead(std::shared_ptr<PagedMemory> memory, std::shared_ptr<Fetche
       fetcher_(std::move(fetcher)),
       max_fetch_(std::min(max_fetch, kMaxFlight)),
       prefetcher_(std::move(prefetcher)),
-      staged_(kStagedPages) {}
+      staged_(kMaxStagedPages) {}
 
 bool ReadAhead::FillStaged(PageIndex page, std::array<std::byte, kPageSize>* buffer) {
   const std::byte* bytes = nullptr;
@@ -187,7 +184,7 @@ void ReadAhead::Stage(PageRange pages, const std::byte* bytes) {
           bytes == nullptr ? nullptr : bytes + (page - pages.first).in_bytes();
       if (const std::optional<PageIndex> dropped = staged_.Put(page, from)) {
         Count(memory_->counters.prefetch_waste);
-        if (wasted_.size() < kStagedPages) wasted_.push_back(*dropped);
+        if (wasted_.size() < kMaxStagedPages) wasted_.push_back(*dropped);
       }
     }
   }

@@ -14,6 +14,9 @@
 
 namespace faultline {
 
+// Of an attachment that prefetches: 4 MiB of memory.
+inline constexpr size_t kMaxStagedPages = 1024;
+
 // Pages that were fetched and that wait, in the agent, to be touched. Holds a fixed number; the
 // oldest makes room for a new one. Not thread-safe.
 class StagedPages {
