@@ -105,16 +105,21 @@ std::string LinesByThreads(const std::vector<LabRow>& rows) {
 std::string ProtocolBars(const std::vector<LabRow>& rows) {
   const std::vector<std::string> monitors = Values(rows, "monitor");
   std::string script = "$protocol << EOD\n";
+  bool any_stale = false;
   for (const std::string& kernel : Values(rows, "kernel")) {
     absl::StrAppend(&script, bench::GnuplotQuoted(kernel));
     for (const std::string& monitor : monitors) {
-      absl::StrAppend(
-          &script, " ", MedianOf(rows, {{"kernel", kernel}, {"monitor", monitor}}, "stale_percent"),
-          " ", MedianOf(rows, {{"kernel", kernel}, {"monitor", monitor}}, "wait_p99_us"));
+      const auto stale =
+          MedianOf(rows, {{"kernel", kernel}, {"monitor", monitor}}, "stale_percent");
+      any_stale = any_stale || absl::StrCat(stale).find_first_of("123456789") != std::string::npos;
+      absl::StrAppend(&script, " ", stale, " ",
+                      MedianOf(rows, {{"kernel", kernel}, {"monitor", monitor}}, "wait_p99_us"));
     }
     absl::StrAppend(&script, "\n");
   }
   absl::StrAppend(&script, "EOD\nset style data histograms\nset xtics norotate\n");
+  // gnuplot warns of bars that are all of no height.
+  if (!any_stale) absl::StrAppend(&script, "set yrange [0:1]\n");
   // The share of stale discards above zero, and what the program waits as a line over it.
   absl::StrAppend(&script,
                   "set y2tics\nset y2label \"madvise p99, us\"\nset y2range [0:1<*]\nplot ");
