@@ -32,9 +32,10 @@ std::string CurvePoints(std::vector<double> micros) {
 
 std::string LatencyPanel(const Report& report, const std::string& block) {
   std::string script,
-      plot =
-          "set logscale x\nset xlabel \"latency of a touch, us\"\n"
-          "set ylabel \"share of touches\"\nset yrange [0:1]\nset xtics norotate\nplot ";
+      plot = absl::StrCat(
+          "set logscale x\nset xlabel ",
+          GnuplotQuoted(absl::StrCat("latency of ", report.latency_of, ", us")),
+          "\nset ylabel \"share of all\"\nset yrange [0:1]\nset xtics norotate\nplot ");
   for (size_t i = 0; i < report.latencies.size(); ++i) {
     const std::string name = absl::StrCat("$", block, "_", i);
     absl::StrAppend(&script, name, " << EOD\n", CurvePoints(report.latencies[i].micros), "EOD\n");

@@ -3,7 +3,6 @@
 
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
-#include <absl/strings/str_replace.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -56,11 +55,6 @@ nlohmann::ordered_json SeriesToJson(const Series& series) {
     json["ratio"] = SpreadToJson(Ratios(series.ours, series.floor));
   }
   return json;
-}
-
-std::string CsvField(const std::string& text) {
-  if (text.find_first_of(",\"\n") == std::string::npos) return text;
-  return absl::StrCat("\"", absl::StrReplaceAll(text, {{"\"", "\"\""}}), "\"");
 }
 
 std::string CsvSpread(const std::vector<double>& values) {

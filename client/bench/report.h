@@ -39,6 +39,7 @@ struct Report {
   std::vector<Series> figures;          // compared with a floor
   std::vector<Series> details;          // not compared: floor_name is empty
   std::vector<LatencyCurve> latencies;  // ours first; empty: the benchmark is about throughput
+  std::string latency_of = "a touch";   // which latencies they are
   std::vector<Timeline> timelines;      // drawn in place of the latencies
   std::string timeline_axes[2];         // what they have over what
   std::string compared_with = "floor";  // what the floors are

@@ -2,6 +2,7 @@
 #include "client/bench/text_output.h"
 
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_replace.h>
 #include <errno.h>
 
 #include <algorithm>
@@ -28,6 +29,11 @@ std::string AlignColumns(const std::vector<std::vector<std::string>>& lines, siz
     absl::StrAppend(&text, formatted, "\n");
   }
   return text;
+}
+
+std::string CsvField(const std::string& text) {
+  if (text.find_first_of(",\"\n") == std::string::npos) return text;
+  return absl::StrCat("\"", absl::StrReplaceAll(text, {{"\"", "\"\""}}), "\"");
 }
 
 absl::Status WriteTextFile(const std::string& path, const std::string& text) {

@@ -18,6 +18,9 @@ namespace faultline::bench {
 std::string AlignColumns(const std::vector<std::vector<std::string>>& lines, size_t left,
                          absl::string_view indent = "");
 
+// A field of a CSV file, in quotes where it needs them.
+std::string CsvField(const std::string& text);
+
 // Replaces what the file holds. The error names it.
 absl::Status WriteTextFile(const std::string& path, const std::string& text);
 

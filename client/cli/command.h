@@ -44,6 +44,7 @@ void RegisterSimulateCommand(CLI::App* app, Session* session);
 // Into the group of RegisterBenchCommand, so after that.
 void RegisterVmBenchCommands(CLI::App* app, Session* session);
 void RegisterWorkloadCommand(CLI::App* app, Session* session);
+void RegisterExperimentCommand(CLI::App* app, Session* session);
 void RegisterCompletionCommand(CLI::App* app, Session* session);
 
 }  // namespace faultline

@@ -20,7 +20,8 @@ constexpr RegisterCommands kCommands[] = {
     RegisterAttachmentsCommand, RegisterDemoCommand,     RegisterBenchCommand,
     RegisterChurnCommand,       RegisterLabCommand,      RegisterVmCommands,
     RegisterRunCommand,         RegisterVmBenchCommands, RegisterTraceCommands,
-    RegisterWorkloadCommand,    RegisterSimulateCommand, RegisterCompletionCommand,
+    RegisterWorkloadCommand,    RegisterSimulateCommand, RegisterExperimentCommand,
+    RegisterCompletionCommand,
 };
 
 constexpr int kFailure = 1;
