@@ -14,6 +14,7 @@ namespace faultline {
 
 std::vector<MemfdExtractor::Run> MemfdExtractor::RunsOf(std::span<const uint64_t> addresses) const {
   std::vector<Run> runs;
+  space_->map_changing_lock().AssertSharedHeld();  // by the caller of Extract()
   for (size_t i = 0; i < addresses.size(); ++i) {
     const std::optional<PageIndex> page = space_->PageAt(addresses[i]);
     if (!page) continue;
@@ -40,7 +41,6 @@ std::vector<MemfdExtractor::Run> MemfdExtractor::RunsOf(std::span<const uint64_t
 absl::Status MemfdExtractor::Extract(std::span<const uint64_t> addresses,
                                      std::span<Extraction> outcomes, std::byte* bytes) {
   std::fill(outcomes.begin(), outcomes.end(), Extraction::kBusy);
-  space_->map_changing_lock().AssertSharedHeld();
   for (const Run& run : RunsOf(addresses)) {
     const AddressRange range{addresses[run.first], run.count * kPageSize};
     const absl::Status status = ExtractRun(run, range, outcomes.subspan(run.first, run.count),
