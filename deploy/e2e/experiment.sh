@@ -44,6 +44,10 @@ experiment() { "$BIN/faultline" --output=json experiment "$scratch/spec.toml" --
 swap_directory=$(mktemp -d "${FAULTLINE_SWAP_DIRECTORY:-/var/tmp}/fl-e2e-swap.XXXXXX")
 outside+=("$swap_directory")
 
+# Another experiment may be running beside.
+control_groups() { find /sys/fs/cgroup -name 'faultline-experiment.*' 2>/dev/null || true; }
+groups_before=$(control_groups)
+
 plots=--no-plots
 command -v gnuplot >/dev/null && plots=--plots
 write_spec false
@@ -84,7 +88,7 @@ else
 fi
 swap_is_off || fail "the swap file is still on"
 expect "what is left in the folder of the swap file" "" "$(ls "$swap_directory")"
-expect "control groups that are left" "" "$(find /sys/fs/cgroup -name 'faultline-experiment.*' 2>/dev/null)"
+expect "control groups that are left" "$groups_before" "$(control_groups)"
 
 # An unprivileged user is told so before anything is run.
 if [[ $(id -u) -eq 0 ]]; then
