@@ -337,21 +337,28 @@ TEST_F(RemoteSink, ADiskThatIsReallyFullRefusesWritesUntilAVolumeIsDeleted) {
     for (uint64_t page = first; page < first + kBatch; ++page) pages[page] = version;
     return pages;
   };
-  ASSERT_EQ(WriteAndWait(sink(), batch(0, 1)), absl::OkStatus());
+  // A store that was full finds room again by itself when it drops logs that it has flushed: more
+  // ballast, then, until a write of the other volume is refused too.
+  uint64_t acknowledged = 1;
+  ASSERT_EQ(WriteAndWait(sink(), batch(0, acknowledged)), absl::OkStatus());
   absl::Status status;
-  for (uint64_t first = 0; first < kLarge && status.ok(); first += kBatch) {
+  for (uint64_t first = 0; first < kLarge; first += kBatch) {
     status = WriteAndWait(*ballast->sink, batch(first, 1));
+    if (status.ok()) continue;
+    ASSERT_EQ(status.code(), StatusCode::kResourceExhausted) << status;
+    status = WriteAndWait(sink(), batch(0, acknowledged + 1));
+    if (!status.ok()) break;
+    ++acknowledged;
   }
   ASSERT_EQ(status.code(), StatusCode::kResourceExhausted) << status;
-  EXPECT_EQ(WriteAndWait(sink(), batch(0, 2)).code(), StatusCode::kResourceExhausted);
-  ExpectVersions(source(), batch(0, 1));
+  ExpectVersions(source(), batch(0, acknowledged));
   ASSERT_TRUE(Administer(stack_)->DeleteVolume("ballast").ok());
   const absl::Time end = Patience();
   do {
-    status = WriteAndWait(sink(), batch(0, 2));
+    status = WriteAndWait(sink(), batch(0, acknowledged + 1));
   } while (absl::IsResourceExhausted(status) && absl::Now() < end);
   ASSERT_EQ(status, absl::OkStatus());
-  ExpectVersions(source(), batch(0, 2));
+  ExpectVersions(source(), batch(0, acknowledged + 1));
 }
 
 }  // namespace
