@@ -124,11 +124,12 @@ void LiveAttachment::Recover() {
                         " children were forked: they read zeros where memory was not filled"));
 }
 
-void LiveAttachment::StartDrain() {
+void LiveAttachment::StartDrain(const DrainWindow* behind) {
   if (!options_.drain) return;
   auto drainer = std::make_shared<Drainer>(
       memory_, fetcher_, environment_.timers, source_->max_fetch(), nullptr,
-      [self = shared_from_this()](uint64_t left) { self->OnDrained(left); });
+      [self = shared_from_this()](uint64_t left, const DrainWindow&) { self->OnDrained(left); });
+  if (behind != nullptr) drainer->Follow(*behind);
   environment_.timers->After(SteadyClock::duration(0), [drainer] { drainer->Run(); });
 }
 
@@ -136,10 +137,11 @@ void LiveAttachment::StartReplay(std::shared_ptr<const PageSet> working_set,
                                  std::function<void()> on_replayed) {
   auto replay = std::make_shared<Drainer>(
       memory_, fetcher_, environment_.timers, source_->max_fetch(), std::move(working_set),
-      [self = shared_from_this(), done = std::move(on_replayed)](uint64_t) {
-        LogInfo(absl::StrCat(self->Name(), ": the working set of earlier runs was fetched"));
+      [self = shared_from_this(), done = std::move(on_replayed)](uint64_t,
+                                                                 const DrainWindow& window) {
+        LogInfo(absl::StrCat(self->Name(), ": what was to be fetched first is there"));
         if (done) done();
-        self->StartDrain();
+        self->StartDrain(&window);
       });
   environment_.timers->After(SteadyClock::duration(0), [replay] { replay->Run(); });
 }

@@ -60,8 +60,8 @@ class LiveAttachment final : public Target,
   void Recover();
   absl::Status Start();  // serving
   // Starts the drain, if that was asked for. The memory is registered by now: what is not cannot
-  // be filled, and the drain would leave it out.
-  void StartDrain();
+  // be filled, and the drain would leave it out. `behind`: of what was fetched before; may be null.
+  void StartDrain(const DrainWindow* behind = nullptr);
   // The same, behind a fetch of `working_set`; `on_replayed`, which may be null, is called between.
   void StartReplay(std::shared_ptr<const PageSet> working_set, std::function<void()> on_replayed);
   // Of far memory: pages leave from here on where there is no room for them.

@@ -67,9 +67,20 @@ void DrainWindow::OnRunBesideFaults(PageCount pages, SteadyClock::duration took)
   const uint64_t run = run_beside_faults_.raw();
   // One that found much less to fetch says nothing of how long others should be.
   if (pages.raw() * 2 < run) return;
+  // As if a whole one had been under way.
+  if (pages.raw() < run)
+    took = took * static_cast<int64_t>(run) / static_cast<int64_t>(pages.raw());
   // What it took is not the way's alone: where the processors are busy, little of it is.
   if (took < kRunTime / 2) SetRunBesideFaults(run * 2);
   if (took > (run > kShortestRun.raw() ? kTooLong : kTooLongOfShort)) SetRunBesideFaults(run / 2);
+}
+
+PageCount DrainWindow::Allowed(SteadyClock::duration since_fault) const {
+  if (since_fault < kRunTime) return PageCount(0);
+  // More than there can be, without counting too far.
+  constexpr int64_t kMostHalves = 2 * kLargest * kLongestRun.raw();
+  const int64_t halves = std::min<int64_t>(since_fault / kRunTime, kMostHalves);
+  return PageCount(run_beside_faults_.raw() * static_cast<uint64_t>(halves) / 2);
 }
 
 void DrainWindow::SetRunBesideFaults(uint64_t pages) {

@@ -23,8 +23,11 @@ namespace faultline {
 // made until more of it does not make the drain faster.
 //
 // Where the target faults, one run at a time is under way, of a length that takes about a
-// millisecond, however that comes about; or on a way so narrow that the shortest takes longer, two
-// of a quarter of that: the way is not idle between them, and a fault stands behind half as much.
+// millisecond, however that comes about; or on a way so narrow that the shortest takes longer,
+// three of half of that: the way is not idle between them.
+//
+// When the target does not fault any more, more and more may be under way: the next fault, whenever
+// it comes, stands behind at most as much as half of the time takes that has passed since the last.
 //
 // Pure. Not thread-safe.
 class DrainWindow {
@@ -34,7 +37,7 @@ class DrainWindow {
   // 64 KiB take a millisecond of half a gigabit a second. Over loopback, runs of 128 pages cost 7 %
   // more than those of 256, of 64 a quarter more; longer ones bring nothing.
   static constexpr PageCount kShortestRun{16};
-  static constexpr PageCount kShortestBesideFaults{4};
+  static constexpr PageCount kShortestBesideFaults{8};
   static constexpr PageCount kFirstRun{128};
   static constexpr PageCount kLongestRun{256};
 
@@ -45,7 +48,9 @@ class DrainWindow {
   void OnRunEnded(SteadyClock::time_point now, PageCount pages, SteadyClock::duration took);
 
   PageCount run_beside_faults() const { return run_beside_faults_; }
-  // The same of a run that was under way by itself, beside faults.
+  // How many pages may be under way so long after the last fault; 0 while faults follow each other.
+  PageCount Allowed(SteadyClock::duration since_fault) const;
+  // The same of a run beside faults; `pages` were under way, with itself, when it was begun.
   void OnRunBesideFaults(PageCount pages, SteadyClock::duration took);
 
  private:

@@ -117,6 +117,26 @@ TEST(DrainWindow, RunsBesideFaultsTakeAMillisecond) {
   EXPECT_EQ(run(kLoopback), PageCount(128));
 }
 
+// Also where only pieces of a run are left to be fetched.
+TEST(DrainWindow, APieceOfARunTellsWhatAWholeOneTakes) {
+  DrainWindow window;
+  for (int i = 0; i < 20; ++i) {
+    const uint64_t pages = window.run_beside_faults().raw() / 2;
+    window.OnRunBesideFaults(PageCount(pages), microseconds(100) + kLoopback * pages);
+  }
+  EXPECT_EQ(window.run_beside_faults(), PageCount(128));
+}
+
+TEST(DrainWindow, TheMoreTimeHasPassedSinceAFaultTheMoreMayBeUnderWay) {
+  const DrainWindow window;
+  const uint64_t run = window.run_beside_faults().raw();
+  EXPECT_EQ(window.Allowed(microseconds(999)), PageCount(0));
+  EXPECT_EQ(window.Allowed(milliseconds(10)), PageCount(5 * run));
+  EXPECT_EQ(window.Allowed(milliseconds(1000)), PageCount(500 * run));
+  EXPECT_GE(window.Allowed(std::chrono::hours(24 * 365)).raw(),
+            DrainWindow::kLargest * DrainWindow::kLongestRun.raw());
+}
+
 TEST(DrainWindow, StaysWithinItsBounds) {
   DrainWindow window;
   SteadyClock::time_point now(std::chrono::hours(1));

@@ -14,19 +14,33 @@ constexpr auto kSettlePause = std::chrono::milliseconds(2);
 constexpr int kSamePasses = 3;
 
 // Of pages that are not in a working set, between pages that are.
-constexpr PageCount kSmallGap{3};
+constexpr PageCount kSmallGap{8};
+
+// Of the pages around a fault: they are not fetched before others in pieces of less than this part.
+constexpr uint64_t kLittle = 4;
 
 // The lock of the address space is held for a look at this many pages at most.
 constexpr PageCount kMaxLook{uint64_t{1} << 18};
 
 // While the target faults: one run at a time, and no long one, is ahead of a fault on the wire and
-// on the processors; or two short ones. So much later it is taken to have what it needs.
+// on the processors.
 constexpr size_t kWindowBesideFaults = 1;
 // On a way so wide that such runs are that long, another one costs a fault little, and keeps the
 // way from being idle between them.
 constexpr PageCount kRunOfWideWay{64};
 constexpr size_t kWindowOfWideWay = 2;
+// One where even the shortest takes long is not to be idle between them, also where not much of a
+// run is left to be fetched: then so many pieces are as good as one.
+constexpr size_t kWindowOfNarrowWay = 3;
+constexpr size_t kPieces = 4;
 constexpr size_t kWindowOfReplay = 8;
+// For so long a target that begins to run where its first pages are waits for little but
+// processors.
+constexpr auto kSettleTime = std::chrono::milliseconds(100);
+// And for so long it goes on to pages near by, so that the pieces that are left over, each a
+// message on a narrow way, are worth it.
+constexpr auto kStartTime = std::chrono::seconds(1);
+// When it is taken to have what it needs.
 constexpr auto kFaultsPass = std::chrono::milliseconds(1);
 // A fault that waits for longer waits for something else than the drain.
 constexpr auto kFaultWaits = std::chrono::milliseconds(50);
@@ -50,7 +64,7 @@ class Drainer::Ticket final : public FetchTicket {
 
 Drainer::Drainer(std::shared_ptr<PagedMemory> memory, std::shared_ptr<Fetcher> fetcher,
                  Timers* timers, PageCount max_fetch, std::shared_ptr<const PageSet> working_set,
-                 std::function<void(uint64_t left)> drained)
+                 Drained drained)
     : memory_(std::move(memory)),
       fetcher_(std::move(fetcher)),
       timers_(timers),
@@ -72,49 +86,97 @@ PageRange Drainer::NextOfSet(PageIndex from) const {
   return run.Intersect(all);
 }
 
-std::optional<Drainer::Stretch> Drainer::NextRun() {
-  const PageTable& table = *memory_->table;
-  const bool beside_faults = IsTargetFaulting();
-  const PageCount longest =
-      std::min(max_run_, beside_faults ? window_.run_beside_faults() : window_.run());
-  while (cursor_ < table.range().end()) {
-    const PageRange wanted = NextOfSet(cursor_);
-    if (wanted.empty()) break;
-    SharedLock lock(memory_->space.map_changing_lock());
-    const std::optional<PageRange> mapped = memory_->space.NextPages(wanted.first);
-    if (!mapped) break;
-    PageRange look = mapped->Intersect(wanted);
-    if (look.empty()) {
-      cursor_ = wanted.end();
-      continue;
-    }
-    look.count = std::min(look.count, kMaxLook);
-    look.count = table.RunOfSameState(look);
-    const bool absent = table.Get(look.first) == PageState::kAbsent;
-    if (absent) look.count = std::min(look.count, longest);
-    cursor_ = look.end();
-    if (absent) return Stretch{look, beside_faults};
-  }
-  cursor_ = table.range().end();
-  return std::nullopt;
-}
-
-bool Drainer::IsTargetFaulting() {
+SteadyClock::duration Drainer::TimeSinceFault() {
   const SteadyClock::time_point now = timers_->Now();
   const uint64_t faults = memory_->counters.faults.load(std::memory_order_relaxed);
   if (std::exchange(faults_, faults) != faults) last_fault_ = now;
   const SteadyClock::duration passed = now - last_fault_;
-  return passed < kFaultsPass || (memory_->queue.size() > 0 && passed < kFaultWaits);
+  const bool waits = memory_->queue.size() > 0 && passed < kFaultWaits;
+  return waits ? SteadyClock::duration(0) : passed;
 }
 
-size_t Drainer::Window() {
-  const bool beside_faults = IsTargetFaulting();
-  if (!beside_faults && working_set_ == nullptr) return window_.size();
-  // A target whose working set comes is about to fault for pages of it.
-  if (!beside_faults) return std::min(window_.size(), kWindowOfReplay);
-  const PageCount run = window_.run_beside_faults();
-  const bool one = run >= DrainWindow::kShortestRun && run < kRunOfWideWay;
-  return one ? kWindowBesideFaults : kWindowOfWideWay;
+Drainer::Room Drainer::FindRoom() {
+  const SteadyClock::duration passed = TimeSinceFault();
+  const PageCount short_run = window_.run_beside_faults();
+  if (passed < kFaultsPass) {
+    const SteadyClock::duration passed_since_start = timers_->Now() - start_;
+    const bool narrow = short_run < DrainWindow::kShortestRun;
+    size_t runs = narrow ? kWindowOfNarrowWay : kWindowBesideFaults;
+    if (short_run >= kRunOfWideWay && passed_since_start >= kSettleTime) runs = kWindowOfWideWay;
+    return {.runs = narrow ? runs * kPieces : runs,
+            .pages = PageCount(short_run.raw() * runs),
+            .longest_run = std::min(max_run_, short_run),
+            .beside_faults = true,
+            .near_faults = working_set_ == nullptr && (!narrow || passed_since_start < kStartTime)};
+  }
+  // A target whose working set comes is about to fault for pages of it, but would wait for others.
+  if (working_set_ != nullptr) {
+    const size_t runs = std::min(window_.size(), kWindowOfReplay);
+    return {.runs = runs,
+            .pages = PageCount(window_.run().raw() * runs),
+            .longest_run = std::min(max_run_, window_.run())};
+  }
+  const PageCount pages = window_.Allowed(passed);
+  const PageCount run = std::max(PageCount(pages.raw() / 2), short_run);
+  return {.runs = window_.size(),
+          .pages = pages,
+          .longest_run = std::min({max_run_, window_.run(), run})};
+}
+
+std::optional<PageRange> Drainer::FindAbsent(PageRange wanted, PageCount longest,
+                                             PageIndex* cursor) const {
+  const PageTable& table = *memory_->table;
+  SharedLock lock(memory_->space.map_changing_lock());
+  const std::optional<PageRange> mapped = memory_->space.NextPages(wanted.first);
+  PageRange look = mapped ? mapped->Intersect(wanted) : PageRange();
+  if (look.empty()) {
+    *cursor = mapped ? wanted.end() : table.range().end();
+    return std::nullopt;
+  }
+  look.count = std::min(look.count, kMaxLook);
+  look.count = table.RunOfSameState(look);
+  const bool absent = table.Get(look.first) == PageState::kAbsent;
+  if (absent) look.count = std::min(look.count, longest);
+  *cursor = look.end();
+  return absent ? std::optional(look) : std::nullopt;
+}
+
+std::optional<PageRange> Drainer::NextAroundFault(PageCount run) {
+  const uint64_t fault = memory_->last_fault.load(std::memory_order_relaxed);
+  if (std::exchange(near_fault_, fault) != fault) {
+    const PageIndex first(fault - fault % run.raw());
+    near_ = PageRange{first, run}.Intersect(memory_->table->range());
+  }
+  while (!near_.empty()) {
+    PageIndex next = near_.end();
+    const std::optional<PageRange> found = FindAbsent(near_, run, &next);
+    near_ = PageRange::Between(std::min(next, near_.end()), near_.end());
+    if (found && found->count.raw() * kLittle >= run.raw()) return found;
+  }
+  return std::nullopt;
+}
+
+std::optional<Drainer::Stretch> Drainer::NextRun() {
+  Room room = FindRoom();
+  if (under_way_ >= room.runs) return std::nullopt;
+  if (under_way_ > 0) {
+    if (pages_under_way_ + PageCount(room.longest_run.raw() / 2) > room.pages) return std::nullopt;
+    room.longest_run = std::min(room.longest_run, room.pages - pages_under_way_);
+  }
+  if (room.near_faults) {
+    if (const auto found = NextAroundFault(room.longest_run))
+      return Stretch{*found, pages_under_way_ + found->count, true};
+  }
+  const PageIndex end = memory_->table->range().end();
+  while (cursor_ < end) {
+    const PageRange wanted = NextOfSet(cursor_);
+    if (wanted.empty()) break;
+    if (const auto found = FindAbsent(wanted, room.longest_run, &cursor_)) {
+      return Stretch{*found, pages_under_way_ + found->count, room.beside_faults};
+    }
+  }
+  cursor_ = end;
+  return std::nullopt;
 }
 
 bool Drainer::IsUnsettled() const {
@@ -130,6 +192,13 @@ bool Drainer::EndPass() {
   return last;
 }
 
+void Drainer::Follow(const DrainWindow& first) {
+  MutexLock lock(mu_);
+  window_ = first;
+  last_fault_ = timers_->Now();
+  start_ = last_fault_;
+}
+
 void Drainer::Run() { Pump(); }
 
 void Drainer::Pump() {
@@ -143,11 +212,13 @@ void Drainer::Pump() {
     std::optional<Stretch> run;
     bool finished = false;
     uint64_t left = 0;
+    DrainWindow window;
     {
       MutexLock lock(mu_);
-      if (under_way_ < Window()) run = NextRun();
+      run = NextRun();
       if (run) {
         ++under_way_;
+        pages_under_way_ += run->pages.count;
         found_ += run->pages.count.raw();
       } else {
         left = found_;
@@ -160,12 +231,13 @@ void Drainer::Pump() {
         }
         finished = under_way_ == 0 && EndPass();
         finished_ = finished;
+        window = window_;
         if (finished || under_way_ > 0) pumping_ = false;
         if (!finished && under_way_ > 0) return;  // whoever ends one of those goes on
       }
     }
     if (finished) {
-      drained_(left);
+      drained_(left, window);
       return;
     }
     if (!run || fetcher_->FetchAhead(run->pages, FetchLane::kBulk,
@@ -183,8 +255,9 @@ void Drainer::OnRunEnded(const Stretch& run, SteadyClock::time_point began) {
     const SteadyClock::time_point now = timers_->Now();
     MutexLock lock(mu_);
     --under_way_;
+    pages_under_way_ -= run.pages.count;
     if (run.beside_faults) {
-      window_.OnRunBesideFaults(run.pages.count, now - began);
+      window_.OnRunBesideFaults(run.under_way, now - began);
     } else {
       window_.OnRunEnded(now, run.pages.count, now - began);
     }

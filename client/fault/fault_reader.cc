@@ -309,7 +309,10 @@ void FaultReader::Resolve() {
     }
   }
   faults_.clear();
-  if (!demanded_.empty()) counters.map_stage.Record(SteadyClock::now() - now);
+  if (!demanded_.empty()) {
+    memory_->last_fault.store(demanded_.back().raw(), std::memory_order_relaxed);
+    counters.map_stage.Record(SteadyClock::now() - now);
+  }
   for (uint64_t address : strays) {
     Count(counters.stray_faults);
     fetcher_->Stray(address);

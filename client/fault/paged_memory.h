@@ -103,6 +103,8 @@ struct PagedMemory {
   const std::unique_ptr<PageTable> table;
   FaultQueue queue;
   FaultCounters counters;
+  // The page that some thread of the target has waited for last.
+  std::atomic<uint64_t> last_fault = 0;
 
   // Of a forked child whose parent has far memory: what it fetches from, instead of its parent's.
   std::shared_ptr<PageSource> forked_source;
