@@ -392,12 +392,27 @@ absl::Status ParseMappingsOf(const json& object, NamedDescriptors* descriptors,
   return absl::OkStatus();
 }
 
+// Whether they are pages of the volume is seen once that is open.
+absl::Status ParseFirstPages(const json& object, HandoverRequest* request) {
+  const auto found = object.find("first_pages");
+  if (found == object.end()) return absl::OkStatus();
+  const bool numbers =
+      found->is_array() && std::all_of(found->begin(), found->end(),
+                                       [](const json& one) { return one.is_number_unsigned(); });
+  if (!numbers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"first_pages\" is ", Quoted(*found), ", not an array of numbers"));
+  }
+  request->first_pages = found->get<std::vector<uint64_t>>();
+  return absl::OkStatus();
+}
+
 absl::Status ParseAttach(const json& object, HandoverRequest* request) {
   request->kind = HandoverRequest::Kind::kAttach;
   absl::Status status = CheckKeys(
       object,
       {"volume", "mappings", "mode", "register", "drain", "unregister", "prefetch", "working_set",
-       "shared_discard", "fault_policy", "fault_deadline_ms", "pidfd", "far"},
+       "first_pages", "shared_discard", "fault_policy", "fault_deadline_ms", "pidfd", "far"},
       "");
   if (!status.ok()) return status;
   if (status = ParseVolume(object, request); !status.ok()) return status;
@@ -420,6 +435,7 @@ absl::Status ParseAttach(const json& object, HandoverRequest* request) {
       !status.ok()) {
     return status;
   }
+  if (status = ParseFirstPages(object, request); !status.ok()) return status;
   if (status = FindParsed(object, "shared_discard", &ParseSharedDiscard, &request->shared_discard);
       !status.ok()) {
     return status;

@@ -6,7 +6,7 @@
 //   [MAPPING, ...]                                   Firecracker's handover; never answered
 //   {"volume":NAME,"mappings":[MAPPING, ...],
 //    "mode":MODE,"register":BOOL,"drain":BOOL,"unregister":BOOL,
-//    "prefetch":POLICY,"working_set":USE,
+//    "prefetch":POLICY,"working_set":USE,"first_pages":[N, ...],
 //    "shared_discard":WHAT,"fault_policy":POLICY,
 //    "fault_deadline_ms":N,"pidfd":INDEX,
 //    "far":FAR}                                    a handover; answered with the attachment's id
@@ -20,10 +20,13 @@
 // FAR: {"local_memory":N,"policy":NAME,"fresh":BOOL,"make_volume":N,
 //       "helper":{"command":INDEX,"start":N,"size":N,"staging":N,"staging_size":N},"least":N}
 // "page_size" may be missing: then "page_size_kib" is taken, which means bytes too, or else 4096.
-// "mode" is "lazy" (the default) or "far"; "register", "unregister" (default false;
-// AttachmentOptions says what it does), "drain", "prefetch", "working_set", "shared_discard",
-// "fault_policy" and "fault_deadline_ms" (default as the agent's flags of these names), "pidfd" and
-// "memfd" may be missing. INDEX counts the descriptors that follow the userfaultfd, from 0.
+// "first_pages" (default none) are fetched before all others, whoever faults or not. They are pages
+// of the volume, as PageSet::EncodeRuns() makes them of a set: for each run of pages two numbers,
+// how many are left out before it and how many it has. "mode" is "lazy" (the default) or "far";
+// "register", "unregister" (default false; AttachmentOptions says what it does), "drain",
+// "prefetch", "working_set", "shared_discard", "fault_policy" and "fault_deadline_ms" (default as
+// the agent's flags of these names), "pidfd" and "memfd" may be missing. INDEX counts the
+// descriptors that follow the userfaultfd, from 0.
 //
 // "pidfd" is for a peer that hands over the memory of another process: a pidfd of that process,
 // whose end then is the attachment's, and which dies where the fault policy says so. (Not its
@@ -101,6 +104,7 @@ struct HandoverRequest {
   std::optional<bool> drain;  // none: as the agent has been told
   std::optional<PrefetchPolicy> prefetch;
   std::optional<WorkingSetUse> working_set;
+  std::vector<uint64_t> first_pages;
   std::optional<SharedDiscard> shared_discard;
   std::optional<FaultPolicy> fault_policy;
   std::optional<absl::Duration> fault_deadline;

@@ -120,6 +120,8 @@ std::vector<Refused> RefusedRequests() {
       {"PrefetchNoName", Ours(R"(,"prefetch":true)"), R"("prefetch": unknown prefetch policy)"},
       {"PrefetchUnknown", Ours(R"(,"prefetch":"oracle")"), "known are none, sequential"},
       {"WorkingSetUnknown", Ours(R"(,"working_set":"keep")"), "known are none, record"},
+      {"FirstPagesNumber", Ours(R"(,"first_pages":7)"), R"("first_pages" is 7, not an array)"},
+      {"FirstPagesNegative", Ours(R"(,"first_pages":[0,-1])"), "not an array of numbers"},
       {"SharedDiscardUnknown", Ours(R"(,"shared_discard":"drop")"), R"("shared_discard": )"},
       {"FaultPolicyUnknown", Ours(R"(,"fault_policy":"stop")"), R"("fault_policy": )"},
       {"FaultDeadlineText", Ours(R"(,"fault_deadline_ms":"1s")"), R"("fault_deadline_ms" is "1s")"},

@@ -310,6 +310,9 @@ absl::StatusOr<AttachmentId> HandoverWorkers::Attach(HandoverJob& job, VolumeIo 
   request.options.fault_deadline =
       job.request.fault_deadline.value_or(options_.attachment.fault_deadline);
   PrepareWorkingSet(&request);
+  if (absl::Status status = PrepareFirstPages(job.request.first_pages, &request); !status.ok()) {
+    return status;
+  }
   absl::StatusOr<PeerProcess> peer = job.peer.Duplicate();
   if (!peer.ok()) return peer.status();
   request.pidfd = std::move(peer->pidfd);
@@ -359,6 +362,19 @@ void HandoverWorkers::PrepareWorkingSet(AttachRequest* request) const {
   if (use != WorkingSetUse::kReplay) {
     request->recorder = NewRecorder(request->volume, *request->source);
   }
+}
+
+absl::Status HandoverWorkers::PrepareFirstPages(const std::vector<uint64_t>& first_pages,
+                                                AttachRequest* request) {
+  if (first_pages.empty()) return absl::OkStatus();
+  absl::StatusOr<PageSet> pages = PageSet::DecodeRuns(request->source->size(), first_pages);
+  if (!pages.ok()) {
+    return absl::Status(pages.status().code(),
+                        absl::StrCat("\"first_pages\": ", pages.status().message()));
+  }
+  if (request->replay != nullptr) pages->Merge(*request->replay);
+  request->replay = std::make_shared<const PageSet>(*std::move(pages));
+  return absl::OkStatus();
 }
 
 std::shared_ptr<WorkingSetRecorder> HandoverWorkers::NewRecorder(const std::string& volume,

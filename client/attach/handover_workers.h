@@ -131,6 +131,9 @@ class HandoverWorkers {
   void AwaitReplay(std::future<void> replayed, const PeerProcess& peer);
   // Has the working set recorded or replayed, as the request's options say.
   void PrepareWorkingSet(AttachRequest* request) const;
+  // What is to be fetched first, beside that.
+  static absl::Status PrepareFirstPages(const std::vector<uint64_t>& first_pages,
+                                        AttachRequest* request);
   std::shared_ptr<WorkingSetRecorder> NewRecorder(const std::string& volume,
                                                   const PageSource& source) const;
   absl::Status Detach(const HandoverJob& job) const;

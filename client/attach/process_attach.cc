@@ -103,7 +103,30 @@ absl::StatusOr<UniqueFd> CopyDescriptor(int pidfd, pid_t pid, int number) {
   return uffd;
 }
 
+absl::Status CloseIn(pid_t pid, int descriptor, absl::Duration patience) {
+  return InjectSyscalls(
+             pid, patience,
+             [&](StoppedThread& thread) {
+               return thread.Call(SYS_close, {static_cast<uint64_t>(descriptor)}).status();
+             })
+      .status();
+}
+
 }  // namespace
+
+absl::StatusOr<UniqueFd> BorrowUffd(pid_t pid, int pidfd, const ProcessAttachOptions& options) {
+  int number = -1;
+  const absl::StatusOr<InjectionTimes> times =
+      InjectSyscalls(pid, options.patience, [&](StoppedThread& thread) {
+        const absl::StatusOr<int> opened = OpenUffdIn(thread, pid, options.device);
+        number = opened.value_or(-1);
+        return opened.status();
+      });
+  if (!times.ok()) return times.status();
+  absl::StatusOr<UniqueFd> uffd = CopyDescriptor(pidfd, pid, number);
+  if (absl::Status closed = CloseIn(pid, number, options.patience); !closed.ok()) return closed;
+  return uffd;
+}
 
 absl::StatusOr<TakenMemory> TakeMemory(pid_t pid, int pidfd, const TargetMemory& memory,
                                        const ProcessAttachOptions& options) {
@@ -138,11 +161,7 @@ absl::Status GiveBack(TakenMemory taken) {
   ioctl(taken.uffd.get(), UFFDIO_UNREGISTER, &range);
   ioctl(taken.uffd.get(), UFFDIO_WAKE, &range);
   taken.uffd.reset();
-  const absl::StatusOr<InjectionTimes> times =
-      InjectSyscalls(taken.pid, absl::Seconds(5), [&](StoppedThread& thread) {
-        return thread.Call(SYS_close, {static_cast<uint64_t>(taken.target_descriptor)}).status();
-      });
-  return times.status();
+  return CloseIn(taken.pid, taken.target_descriptor, absl::Seconds(5));
 }
 
 }  // namespace faultline

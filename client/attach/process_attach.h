@@ -51,6 +51,11 @@ struct TakenMemory {
 absl::StatusOr<TakenMemory> TakeMemory(pid_t pid, int pidfd, const TargetMemory& memory,
                                        const ProcessAttachOptions& options);
 
+// A userfaultfd of process `pid`, before UFFDIO_API, of which the process itself has no copy: what
+// is registered with it is as it was once this process has closed it, or has ended. For anything
+// but serving pages. Errors as of TakeMemory().
+absl::StatusOr<UniqueFd> BorrowUffd(pid_t pid, int pidfd, const ProcessAttachOptions& options);
+
 // Makes it the target's own memory again, where nobody has taken it: pages that are not there are
 // zeros. The target's copy of the userfaultfd is closed.
 absl::Status GiveBack(TakenMemory taken);

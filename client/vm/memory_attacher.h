@@ -37,6 +37,7 @@ struct GuestMemory {
   std::optional<bool> drain;
   std::string prefetch;
   std::string working_set;
+  std::vector<uint64_t> first_pages;
   VmFaultPolicy fault_policy = VmFaultPolicy::kStop;
   absl::Duration fault_deadline = absl::Seconds(60);
 };

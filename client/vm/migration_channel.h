@@ -3,13 +3,15 @@
 // What the two ends of a migration tell each other, beside the pages. Each line is a JSON object:
 //
 //   accept                                  offer
-//   {"type":"hello","version":2}        ->
+//   {"type":"hello","version":3}        ->
 //                                       <-  {"type":"machine","record":{...},"paused":BOOL,
 //                                            "pages":ADDRESS,"volume":NAME,"offer":TEXT}
 //   QEMU is started; {"type":"ready"}   ->
 //                                           the machine is stopped
+//                                       <-  {"type":"stopped","first":[N, ...]}
+//   RAM attached, while the other           writes the device state
 //                                       <-  {"type":"state","bytes":N}, and then N bytes
-//   RAM attached, state loaded;
+//   state loaded;
 //   {"type":"loaded"}                   ->
 //                                       <-  {"type":"run"}: from here on the machine is the other's
 //   {"type":"running"}                  ->
@@ -35,8 +37,9 @@
 // the machine does not run twice: who has not said "run" may continue the source, who has not heard
 // it may not run the machine.
 //
-// ADDRESS is unix:PATH, host:port, or :port on the host that the other end has connected to. NAME
-// is different for each QEMU, so that no other one's RAM is taken for it.
+// "first" is the pages that are to be fetched before all others, as PageSet::EncodeRuns() makes
+// them. ADDRESS is unix:PATH, host:port, or :port on the host that the other end has connected to.
+// NAME is different for each QEMU, so that no other one's RAM is taken for it.
 #ifndef FAULTLINE_CLIENT_VM_MIGRATION_CHANNEL_H_
 #define FAULTLINE_CLIENT_VM_MIGRATION_CHANNEL_H_
 

@@ -85,6 +85,7 @@ json Handover(const GuestMemory& memory, const json& address) {
   if (memory.drain.has_value()) handover["drain"] = *memory.drain;
   if (!memory.prefetch.empty()) handover["prefetch"] = memory.prefetch;
   if (!memory.working_set.empty()) handover["working_set"] = memory.working_set;
+  if (!memory.first_pages.empty()) handover["first_pages"] = memory.first_pages;
   return handover;
 }
 

@@ -6,8 +6,10 @@
 #include <absl/time/clock.h>
 #include <absl/time/time.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "client/bench/local_stack.h"
 #include "client/cli/agent_query.h"
@@ -24,7 +26,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr int kVersion = 2;
+constexpr int kVersion = 3;
 constexpr absl::Duration kAgentTimeout = absl::Seconds(20);
 constexpr absl::Duration kStepTimeout = absl::Minutes(5);
 constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
@@ -88,17 +90,37 @@ absl::Status StartDestination(const QemuCommand& command, const OfferedVm& offer
 
 // How long the steps took.
 struct Times {
-  absl::Duration state;   // from "ready" to the device state being here
+  absl::Duration stop;    // from "ready" to the source having stopped
   absl::Duration attach;  // handing the RAM over
+  absl::Duration state;   // from there to the device state being here
   absl::Duration load;    // loading the device state
 };
 
+absl::Status ParseFirstPages(const ordered_json& stopped, GuestMemory* memory) {
+  const ordered_json first = stopped.value("first", ordered_json());
+  const bool numbers =
+      first.is_array() && std::all_of(first.begin(), first.end(),
+                                      [](auto& number) { return number.is_number_unsigned(); });
+  if (!numbers) return absl::FailedPreconditionError("the pages to be fetched first are none");
+  memory->first_pages = first.get<std::vector<uint64_t>>();
+  return absl::OkStatus();
+}
+
 // From "ready" to what comes before "loaded".
-absl::Status TakeOver(MigrationChannel& channel, IncomingVm& vm, const GuestMemory& memory,
+absl::Status TakeOver(MigrationChannel& channel, IncomingVm& vm, GuestMemory* memory,
                       CheckFunction check, Times* times) {
   const absl::Time begin = absl::Now();
   absl::Status status = channel.Send({{"type", "ready"}});
   if (!status.ok()) return status;
+  // Only when the source is stopped: what is fetched before it is, is not what it will be.
+  absl::StatusOr<ordered_json> stopped = channel.Receive("stopped", kStepTimeout, check);
+  if (!stopped.ok()) return stopped.status();
+  const absl::Time stopped_at = absl::Now();
+  times->stop = stopped_at - begin;
+  if (status = ParseFirstPages(*stopped, memory); !status.ok()) return status;
+  if (status = vm.Attach(*memory); !status.ok()) return status;
+  const absl::Time attached = absl::Now();
+  times->attach = attached - stopped_at;
   absl::StatusOr<ordered_json> announced = channel.Receive("state", kStepTimeout, check);
   if (!announced.ok()) return announced.status();
   const ordered_json bytes = announced->value("bytes", ordered_json());
@@ -109,13 +131,9 @@ absl::Status TakeOver(MigrationChannel& channel, IncomingVm& vm, const GuestMemo
       channel.ReceiveBytes(bytes.get<uint64_t>(), kStepTimeout, check);
   if (!state.ok()) return state.status();
   const absl::Time received = absl::Now();
-  times->state = received - begin;
-  // Only now, when the source is stopped: what is fetched before it is, is not what it will be.
-  if (status = vm.Attach(memory); !status.ok()) return status;
-  const absl::Time attached = absl::Now();
-  times->attach = attached - received;
+  times->state = received - attached;
   if (status = vm.LoadDeviceState(*state); !status.ok()) return status;
-  times->load = absl::Now() - attached;
+  times->load = absl::Now() - received;
   return absl::OkStatus();
 }
 
@@ -142,8 +160,9 @@ absl::Status Run(Destination& destination, const GuestMemory& memory, const std:
              {{"pid", vm.pid()},
               {"pages", pages},
               {"socket", memory.agent_socket},
-              {"state_seconds", absl::ToDoubleSeconds(times.state)},
+              {"stop_seconds", absl::ToDoubleSeconds(times.stop)},
               {"attach_seconds", absl::ToDoubleSeconds(times.attach)},
+              {"state_seconds", absl::ToDoubleSeconds(times.state)},
               {"load_seconds", absl::ToDoubleSeconds(times.load)}});
   bool complete = false;
   const absl::Status status = WatchVm(vm, signals,
@@ -184,7 +203,7 @@ absl::Status Accept(const VmAcceptOptions& options, const VmOutput& output,
   if (!status.ok()) return status;
   IncomingVm& vm = *destination.vm;
   Times times;
-  if (status = TakeOver(channel, vm, memory, check, &times); !status.ok()) return status;
+  if (status = TakeOver(channel, vm, &memory, check, &times); !status.ok()) return status;
   if (status = source.AwaitRun(kStepTimeout, check); !status.ok()) return status;
   return Run(destination, memory, offered->pages, times, source, signals, output);
 }

@@ -12,9 +12,11 @@
 #include <random>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "client/vm/end_signals.h"
 #include "client/vm/guest_ram.h"
+#include "client/vm/hot_pages.h"
 #include "client/vm/migration_channel.h"
 #include "client/vm/qemu.h"
 #include "client/vm/qmp_client.h"
@@ -26,7 +28,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr int kVersion = 2;
+constexpr int kVersion = 3;
 constexpr absl::Duration kQmpTimeout = absl::Seconds(30);
 // Of a step of the other end: it starts a QEMU, or loads a state whose pages it has to fetch.
 constexpr absl::Duration kStepTimeout = absl::Minutes(5);
@@ -72,7 +74,10 @@ class Offer {
 
  private:
   absl::Status AwaitHello();
-  absl::Status StopAndSend();
+  // Whatever is not known of them is no reason not to move.
+  std::vector<uint64_t> FinishSampling(
+      absl::StatusOr<std::unique_ptr<HotPageSampler>> sampler) const;
+  absl::Status StopAndSend(const std::vector<uint64_t>& first);
   absl::Status Check() const { return signals_.Check(); }
 
   // Of ServeOut().
@@ -89,6 +94,7 @@ class Offer {
   const EndSignals& signals_;
   std::unique_ptr<Qemu> qemu_;
   VmRecord record_;
+  std::string ram_;  // the file
   std::optional<RamServer> pages_;
   std::optional<MigrationListener> listener_;
   std::optional<MigrationChannel> channel_;  // none: it broke, and may be made again
@@ -107,14 +113,15 @@ absl::Status Offer::Prepare() {
   if (!record.ok()) return record.status();
   record_ = *std::move(record);
   if (absl::Status status = qemu_->CheckRamIsShared(record_); !status.ok()) return status;
-  const absl::StatusOr<std::string> ram = FindSharedMemoryFile(qemu_->pid(), record_.ram_bytes);
+  absl::StatusOr<std::string> ram = FindSharedMemoryFile(qemu_->pid(), record_.ram_bytes);
   if (!ram.ok()) return ram.status();
+  ram_ = *std::move(ram);
   absl::StatusOr<MigrationListener> listener = MigrationListener::Listen(options_.listen);
   if (!listener.ok()) return listener.status();
   listener_ = *std::move(listener);
   // Nothing asks it for a page before the machine is stopped: until then they would change.
   absl::StatusOr<RamServer> pages =
-      RamServer::Start(qemu_->pid(), *ram, PagesListenAddress(options_));
+      RamServer::Start(qemu_->pid(), ram_, PagesListenAddress(options_));
   if (!pages.ok()) return pages.status();
   pages_ = *std::move(pages);
   return absl::OkStatus();
@@ -158,9 +165,12 @@ absl::Status Offer::HandOver() {
                       {"volume", pages_->volume()},
                       {"offer", id_}});
   if (!status.ok()) return status;
+  // While the other end starts its QEMU.
+  auto sampler = HotPageSampler::Start(qemu_->pid(), ram_);
   if (status = channel_->Receive("ready", kStepTimeout, check).status(); !status.ok())
     return status;
-  if (status = StopAndSend(); !status.ok()) return status;
+  status = StopAndSend(FinishSampling(std::move(sampler)));
+  if (!status.ok()) return status;
   if (status = channel_->Receive("loaded", kStepTimeout, check).status(); !status.ok()) {
     return status;
   }
@@ -183,15 +193,30 @@ absl::Status Offer::Resume() {
   return absl::OkStatus();
 }
 
-absl::Status Offer::StopAndSend() {
+std::vector<uint64_t> Offer::FinishSampling(
+    absl::StatusOr<std::unique_ptr<HotPageSampler>> sampler) const {
+  const absl::StatusOr<PageSet> pages = sampler.ok() ? (*sampler)->Finish() : sampler.status();
+  absl::StatusOr<std::vector<uint64_t>> runs = pages.ok() ? pages->EncodeRuns() : pages.status();
+  if (runs.ok()) return *std::move(runs);
+  output_.Say("hot_pages_unknown",
+              absl::StrCat("which pages the machine uses all the time is not known (",
+                           runs.status().message(),
+                           "); they are not fetched before others, so it is slower at first"));
+  return {};
+}
+
+absl::Status Offer::StopAndSend(const std::vector<uint64_t>& first) {
   stopped_at_ = absl::Now();
   stopped_ = true;
-  if (absl::Status status = qemu_->Stop(); !status.ok()) return status;
+  absl::Status status = qemu_->Stop();
+  if (!status.ok()) return status;
+  status = channel_->Send({{"type", "stopped"}, {"first", first}});
+  if (!status.ok()) return status;
   const absl::StatusOr<UniqueFd> file = qemu_->SaveDeviceState();
   if (!file.ok()) return file.status();
   const absl::StatusOr<std::string> state = ReadDeviceState(file->get());
   if (!state.ok()) return state.status();
-  absl::Status status = channel_->Send({{"type", "state"}, {"bytes", state->size()}});
+  status = channel_->Send({{"type", "state"}, {"bytes", state->size()}});
   return status.ok() ? channel_->SendBytes(*state) : status;
 }
 

@@ -5,6 +5,7 @@
 #include <absl/time/clock.h>
 #include <absl/time/time.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "client/vm/fault_pause.h"
@@ -13,7 +14,10 @@
 namespace faultline {
 namespace {
 
-constexpr absl::Duration kLookInterval = absl::Milliseconds(100);
+// Often enough at first for a move of some 100 ms to be over when it is.
+constexpr absl::Duration kShortestLookInterval = absl::Milliseconds(10);
+constexpr absl::Duration kLongestLookInterval = absl::Milliseconds(100);
+constexpr int kLooks = 20;  // in the time that has passed
 constexpr absl::Duration kLineInterval = absl::Seconds(1);
 
 class Watch {
@@ -25,6 +29,10 @@ class Watch {
         pause_(&vm.qemu(), options.stop_after, &output),
         start_(absl::Now()),
         next_(start_) {}
+
+  absl::Duration TimeToNextLook() const {
+    return std::clamp((absl::Now() - start_) / kLooks, kShortestLookInterval, kLongestLookInterval);
+  }
 
   void Look() {
     if (complete_ && !pause_.stopped()) return;
@@ -86,7 +94,7 @@ absl::Status WatchVm(IncomingVm& vm, const EndSignals& signals, const WatchOptio
   while (vm.running()) {
     watch.Look();
     options.on_look();
-    if (!signals.Wait(kLookInterval)) continue;
+    if (!signals.Wait(watch.TimeToNextLook())) continue;
     vm.End();
     return absl::OkStatus();
   }

@@ -119,7 +119,7 @@ absl::Status Mover::MoveByFaultline() {
   if (absl::Status status = NoteSwitch(); !status.ok()) return status;
   const auto running = AwaitSaid(destination_, "running");
   if (!running.ok()) return running.status();
-  for (const char* step : {"state", "attach", "load"}) {
+  for (const char* step : {"stop", "attach", "state", "load"}) {
     const json seconds = running->second.value(absl::StrCat(step, "_seconds"), json());
     if (seconds.is_number()) move_.steps_ms.emplace_back(step, seconds.get<double>() * 1000);
   }
