@@ -100,12 +100,7 @@ absl::Status MakeGroup(const MemoryGroups& groups, uint64_t limit_bytes, const s
   }
   const absl::Status limited =
       WriteFile(absl::StrCat(path, "/", groups.limit), absl::StrCat(limit_bytes));
-  if (limited.ok()) {
-    // While the disk is slow, all that could go may be on its way to it: the program is to wait
-    // then, not to be killed. Version 2, which has no such switch, tries longer.
-    if (!groups.unified) static_cast<void>(WriteFile(path + "/memory.oom_control", "1"));
-    return absl::OkStatus();
-  }
+  if (limited.ok()) return absl::OkStatus();
   return Impossible(limited.message(),
                     groups.unified
                         ? "let the group above have the memory controller in its "

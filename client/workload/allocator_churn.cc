@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <chrono>
 #include <cinttypes>
@@ -93,7 +94,10 @@ class AllocatorChurn final : public Workload {
   void Resize(Slot* slot);
   void Discard(Slot* slot);
   void Fork(Slot* slot, unsigned thread);
-  static void Free(Slot* slot);
+  void Free(Slot* slot);
+  // Addresses that one thread has given up may be the next one's: the kernel orders that, but
+  // ThreadSanitizer does not know mremap.
+  void HandOverAddresses() { address_changes_.fetch_add(1, std::memory_order_acq_rel); }
   void ReportRefusal(const char* what, uint64_t bytes) {
     context_.ReportFailure(SystemFailure(std::string(what) + " of " + std::to_string(bytes) +
                                          " bytes; give a smaller --size"));
@@ -105,6 +109,7 @@ class AllocatorChurn final : public Workload {
   WorkContext& context_;
   const uint64_t seed_, most_bytes_, steps_;
   std::vector<Slot> slots_;
+  std::atomic<uint64_t> address_changes_ = 0;
 };
 
 // Most blocks are large, so that the memory is about as full as it was asked for.
@@ -179,8 +184,10 @@ void AllocatorChurn::Allocate(Slot* slot) {
 void AllocatorChurn::Resize(Slot* slot) {
   Block& block = slot->block;
   const uint64_t bytes = NewBytes(slot, block.mapped), old_words = block.words();
+  HandOverAddresses();
   void* data = block.mapped ? mremap(block.data, block.bytes, bytes, MREMAP_MAYMOVE)
                             : realloc(block.data, bytes);
+  HandOverAddresses();
   if (data == nullptr || data == MAP_FAILED) {
     ReportRefusal(block.mapped ? "mremap" : "realloc", bytes);
     return;
@@ -276,6 +283,7 @@ void AllocatorChurn::Fork(Slot* slot, unsigned thread) {
 
 void AllocatorChurn::Free(Slot* slot) {
   Block& block = slot->block;
+  HandOverAddresses();
   if (block.mapped) {
     munmap(block.data, block.bytes);
   } else {
