@@ -25,6 +25,7 @@
 #include "proto/mutex.h"
 #include "storage/disk_reserve.h"
 #include "storage/rocksdb_bulk_load.h"
+#include "storage/rocksdb_crc32c.h"
 #include "storage/rocksdb_options.h"
 
 namespace faultline {
@@ -53,6 +54,17 @@ constexpr uint64_t kResumeHeadroomBytes = uint64_t{1} << 20;
 constexpr uint64_t kReserveBeyondBuffersBytes = uint64_t{8} << 20;
 static_assert(kReserveBeyondBuffersBytes >= 2 * kChangeHeadroomBytes,
               "a reserve that is given up must let changes through");
+
+// About what a WriteBatch of them takes: one that grows copies all that it has, again and again.
+size_t BatchBytes(const PageWrites& writes) {
+  constexpr size_t kEntryBytes = PageKey::kBytes + 16;
+  size_t bytes = 64;
+  for (const PageWrites::Put& put : writes.puts) bytes += kEntryBytes + put.encoded.size();
+  for (const PageRange range : writes.deletes) {
+    bytes += kEntryBytes * (range.count.raw() < kRangeTombstoneFromPages ? range.count.raw() : 2);
+  }
+  return bytes;
+}
 
 // Notes that RocksDB has stopped, and keeps it from waiting for free space by itself: it polls only
 // every five seconds and refuses DB::Resume() meanwhile.
@@ -212,6 +224,7 @@ absl::StatusOr<std::unique_ptr<PageStore>> RocksDbPageStore::Open(const std::str
   store->reserve_ = std::make_unique<DiskReserve>(
       dir + "/reserve", store->memory_.write_buffer_bytes + kReserveBeyondBuffersBytes);
   store->StartThreads();
+  LogDebug(absl::StrCat("the store in ", dir, ": checksums of the log by ", LogChecksums()));
   return store;
 }
 
@@ -331,7 +344,7 @@ absl::Status RocksDbPageStore::Write(LayerId layer, const PageWrites& writes,
       return FromRocks(doing, dir_, rocksdb::Status::NoSpace("what is left serves deleting"));
     }
   }
-  rocksdb::WriteBatch batch;
+  rocksdb::WriteBatch batch(BatchBytes(writes));
   for (const PageRange range : writes.deletes) {
     rocksdb::Status status;
     if (range.count.raw() >= kRangeTombstoneFromPages) {
