@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the two daemons have in common at their edges: how flags are read, how signals end them, and
-// what their allocator keeps.
+// What the two daemons have in common at their edges: how flags are read, how signals end them. What
+// their allocator keeps is in allocator.h.
 // For main.cc files only; it includes CLI11. Not thread-safe.
 #ifndef FAULTLINE_PROTO_DAEMON_H_
 #define FAULTLINE_PROTO_DAEMON_H_
@@ -13,7 +13,6 @@
 #include <absl/strings/str_replace.h>
 #include <absl/strings/string_view.h>
 #include <absl/time/time.h>
-#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -23,6 +22,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "proto/allocator.h"
 #include "proto/log.h"
 #include "proto/units.h"
 
@@ -101,14 +101,6 @@ inline sigset_t BlockSignals() {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
   return signals;
-}
-
-// Lets the allocator keep what is given back. Messages of half a megabyte come and go thousands of
-// times in a second; glibc would return their memory to the system each time and take it again page
-// by page: 0.3 page faults for each page of a drain, a fifth of the agent's processor time.
-inline void KeepFreedMemory() {
-  mallopt(M_MMAP_THRESHOLD, 4 << 20);
-  mallopt(M_TRIM_THRESHOLD, 64 << 20);
 }
 
 // Waits for one of them; its name.

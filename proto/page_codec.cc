@@ -11,7 +11,6 @@
 #endif
 #include <zstd.h>
 
-#include <array>
 #include <bit>
 #include <cstring>
 #include <memory>
@@ -39,14 +38,13 @@ uint64_t Checksum(PageIndex index, Header header, absl::string_view payload) {
   return XXH3_64bits_withSeed(payload.data(), payload.size(), seed);
 }
 
-void Append(PageIndex index, Codec codec, absl::string_view payload, std::string* out) {
-  const Header header{codec, kFormat, static_cast<uint16_t>(payload.size())};
-  const uint64_t checksum = Checksum(index, header, payload);
-  char bytes[kEncodedHeaderBytes];
-  memcpy(bytes, &header, sizeof header);
-  memcpy(bytes + sizeof header, &checksum, sizeof checksum);
-  out->append(bytes, sizeof bytes);
-  absl::StrAppend(out, payload);
+// Writes the header of the payload that stands behind it, and returns the size of both.
+size_t FinishEncoded(PageIndex index, Codec codec, size_t payload_bytes, char* out) {
+  const Header header{codec, kFormat, static_cast<uint16_t>(payload_bytes)};
+  const uint64_t checksum = Checksum(index, header, {out + kEncodedHeaderBytes, payload_bytes});
+  memcpy(out, &header, sizeof header);
+  memcpy(out + sizeof header, &checksum, sizeof checksum);
+  return kEncodedHeaderBytes + payload_bytes;
 }
 
 // REQUIRES: encoded holds at least a header.
@@ -86,15 +84,11 @@ absl::Status OfPage(PageIndex index, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat("page ", index.raw(), ": ", status.message()));
 }
 
-absl::string_view AsChars(PageBytes page) {
-  return {reinterpret_cast<const char*>(page.data()), page.size()};
-}
-
 // Returns the compressed size, or 0 where it did not get smaller than a page.
-size_t Compress(Codec codec, PageBytes page, std::span<char, kPageSize> out) {
+size_t Compress(Codec codec, PageBytes page, char* out) {
   const char* source = reinterpret_cast<const char*>(page.data());
   if (codec == Codec::kLz4) {
-    const int n = LZ4_compress_default(source, out.data(), kPageSize, kPageSize - 1);
+    const int n = LZ4_compress_default(source, out, kPageSize, kPageSize - 1);
     return n > 0 ? static_cast<size_t>(n) : 0;
   }
   struct FreeContext {
@@ -102,7 +96,7 @@ size_t Compress(Codec codec, PageBytes page, std::span<char, kPageSize> out) {
   };
   static thread_local std::unique_ptr<ZSTD_CCtx, FreeContext> context(ZSTD_createCCtx());
   const size_t n =
-      ZSTD_compressCCtx(context.get(), out.data(), kPageSize - 1, source, kPageSize, kZstdLevel);
+      ZSTD_compressCCtx(context.get(), out, kPageSize - 1, source, kPageSize, kZstdLevel);
   return ZSTD_isError(n) ? 0 : n;
 }
 
@@ -135,22 +129,28 @@ absl::StatusOr<Codec> ParseCodec(absl::string_view name) {
       absl::StrCat("unknown codec \"", name, "\"; known are raw, lz4 and zstd"));
 }
 
-void EncodePage(PageIndex index, PageBytes page, Codec preferred, std::string* out) {
-  if (IsZeroPage(page)) {
-    EncodeZeroPage(index, out);
-    return;
-  }
+size_t EncodePage(PageIndex index, PageBytes page, Codec preferred, char* out) {
+  if (IsZeroPage(page)) return FinishEncoded(index, Codec::kZero, 0, out);
+  char* const payload = out + kEncodedHeaderBytes;
   if (preferred == Codec::kLz4 || preferred == Codec::kZstd) {
-    std::array<char, kPageSize> compressed;
-    if (const size_t n = Compress(preferred, page, compressed); n > 0) {
-      Append(index, preferred, {compressed.data(), n}, out);
-      return;
+    if (const size_t n = Compress(preferred, page, payload); n > 0) {
+      return FinishEncoded(index, preferred, n, out);
     }
   }
-  Append(index, Codec::kRaw, AsChars(page), out);
+  memcpy(payload, page.data(), kPageSize);
+  return FinishEncoded(index, Codec::kRaw, kPageSize, out);
 }
 
-void EncodeZeroPage(PageIndex index, std::string* out) { Append(index, Codec::kZero, {}, out); }
+void EncodePage(PageIndex index, PageBytes page, Codec preferred, std::string* out) {
+  const size_t before = out->size();
+  out->resize(before + kMaxEncodedPageBytes);
+  out->resize(before + EncodePage(index, page, preferred, out->data() + before));
+}
+
+void EncodeZeroPage(PageIndex index, std::string* out) {
+  char encoded[kEncodedHeaderBytes];
+  out->append(encoded, FinishEncoded(index, Codec::kZero, 0, encoded));
+}
 
 absl::StatusOr<absl::string_view> TakeEncodedPage(absl::string_view* input) {
   if (input->size() < kEncodedHeaderBytes) {

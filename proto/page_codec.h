@@ -47,8 +47,11 @@ bool IsZeroPage(PageBytes page);
 // Parses "raw", "lz4" or "zstd". INVALID_ARGUMENT for anything else.
 absl::StatusOr<Codec> ParseCodec(absl::string_view name);
 
-// Appends the encoded form of `page` to `*out`. A page of zeros always becomes kZero, and one that
-// does not get smaller under `preferred` becomes kRaw.
+// Writes the encoded form of `page` to `out`, which has room for kMaxEncodedPageBytes, and returns
+// its size. A page of zeros always becomes kZero, and one that does not get smaller under
+// `preferred` becomes kRaw.
+size_t EncodePage(PageIndex index, PageBytes page, Codec preferred, char* out);
+// Appends it to `*out`.
 void EncodePage(PageIndex index, PageBytes page, Codec preferred, std::string* out);
 
 // Appends the encoded form of a page of zeros.

@@ -9,16 +9,14 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "proto/page.h"
-#include "proto/pager.pb.h"
+#include "proto/page_runs.h"
 
 namespace faultline {
 
 // Makes a FetchResponse with pages in its wire form: the bytes that the generated class would make,
-// but each page is copied only once, from the store to where gRPC sends it from. The one place that
-// knows that form. Not thread-safe.
+// but each page is copied only once, from the store to where gRPC sends it from. Not thread-safe.
 class FetchAnswer {
  public:
   // `expected` is how many pages come; more or fewer do no harm.
@@ -30,11 +28,11 @@ class FetchAnswer {
   // Adds one page in its encoded form. REQUIRES: it is not a page of zeros.
   void Add(PageIndex page, absl::string_view encoded);
   // Adds pages that read as zero. `range` may be empty.
-  void AddZero(PageRange range);
+  void AddZero(PageRange range) { runs_.Add(range, rpc::PageRun::ZERO); }
 
-  PageCount page_count() const { return page_count_; }
+  PageCount page_count() const { return runs_.page_count(); }
   // Whether the last page is a zero one.
-  bool ends_in_zeros() const { return !last_.range.empty() && last_.kind == rpc::PageRun::ZERO; }
+  bool ends_in_zeros() const { return runs_.ends_in_zeros(); }
 
   // Tells of pages behind the last one that are zero.
   void NoteZerosBeyond(PageCount pages) { zeros_beyond_ = pages; }
@@ -44,23 +42,12 @@ class FetchAnswer {
               grpc::ByteBuffer* message);
 
  private:
-  struct Run {
-    PageRange range;
-    rpc::PageRun::Kind kind = rpc::PageRun::DATA;
-  };
-
-  void AddToRun(PageRange range, rpc::PageRun::Kind kind);
   // Makes room for `bytes` more of payload.
   void Grow(size_t bytes);
-  size_t RunsSize() const;
-  uint8_t* WriteRuns(uint8_t* out) const;
 
   const PageCount expected_;
-  PageCount page_count_;
   PageCount zeros_beyond_;
-  // The run that grows, and those before it; nearly always there is just one.
-  Run last_;
-  std::vector<Run> earlier_;
+  PageRuns runs_;
   // As large as the room is; null before there is payload.
   grpc_slice payload_ = grpc_empty_slice();
   size_t payload_bytes_ = 0;

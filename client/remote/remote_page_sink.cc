@@ -4,8 +4,6 @@
 #include <atomic>
 #include <utility>
 
-#include "proto/page_batch.h"
-
 namespace faultline {
 namespace {
 
@@ -36,17 +34,14 @@ class RemotePageSink final : public PageSink {
         codec_(codec) {}
 
   void Write(std::span<const PageToWrite> pages, absl::Time deadline, WriteDone done) override {
-    WriteRpc::Call call;
     const uint64_t generation = generation_->load();
-    call.request.set_volume_id(volume_id_);
-    call.request.set_epoch(epoch_);
-    call.request.set_generation(generation);
-    PageBatchBuilder batch(call.request.mutable_batch());
+    WriteRpc::Call call;
+    call.message = WriteMessage({volume_id_, epoch_, generation}, pages.size());
     for (const PageToWrite& page : pages) {
       if (page.bytes == nullptr) {
-        batch.AddZero(PageRange::Single(page.page));
+        call.message.AddZero(page.page);
       } else {
-        batch.Encode(page.page, PageBytes(page.bytes, kPageSize), codec_);
+        call.message.Add(page.page, PageBytes(page.bytes, kPageSize), codec_);
       }
     }
     call.deadline = deadline;

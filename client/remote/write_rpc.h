@@ -10,6 +10,8 @@
 #include <absl/time/time.h>
 #include <absl/types/span.h>
 #include <grpcpp/completion_queue.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/support/byte_buffer.h>
 
 #include <cstddef>
 #include <utility>
@@ -17,17 +19,19 @@
 
 #include "client/remote/call_queue.h"
 #include "client/remote/rpc_status.h"
+#include "client/remote/write_message.h"
 #include "proto/pager.grpc.pb.h"
 
 namespace faultline {
 
 struct WriteRpc {
-  using Stub = rpc::PageService::Stub;
-  using Request = rpc::WriteRequest;
+  // An rpc::WriteRequest in its wire form.
+  using Request = grpc::ByteBuffer;
   using Response = rpc::WriteResponse;
+  using Stub = grpc::TemplatedGenericStub<Request, Response>;
 
   struct Call {
-    Request request;
+    WriteMessage message;
     absl::Time deadline;
     absl::AnyInvocable<void(absl::Status)> done;
 
@@ -40,12 +44,14 @@ struct WriteRpc {
 
   static auto Start(Stub* stub, grpc::ClientContext* context, grpc::CompletionQueue* queue,
                     void* tag) {
-    return stub->AsyncWrite(context, queue, tag);
+    auto rpc = stub->PrepareCall(context, "/faultline.rpc.PageService/Write", queue);
+    rpc->StartCall(tag);
+    return rpc;
   }
   static size_t Combine(const CallQueue<Call>&) { return 1; }
   static void Fill(absl::Span<Call> calls, uint64_t id, Request* request) {
-    *request = std::move(calls.front().request);
-    request->set_request_id(id);
+    *request = calls.front().message.Finish(id);
+    calls.front().message = {};
   }
   static absl::StatusOr<uint64_t> Parse(Received* received) {
     return received->message.request_id();
