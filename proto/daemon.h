@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the two daemons have in common at their edges: how flags are read, how signals end them. What
-// their allocator keeps is in allocator.h.
-// For main.cc files only; it includes CLI11. Not thread-safe.
+// What the two daemons have in common at their edges: how flags are read, how signals end them.
+// What their allocator keeps is in allocator.h. For main.cc files only; it includes CLI11. Not
+// thread-safe.
 #ifndef FAULTLINE_PROTO_DAEMON_H_
 #define FAULTLINE_PROTO_DAEMON_H_
 

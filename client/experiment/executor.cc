@@ -178,8 +178,8 @@ absl::StatusOr<Result> Executor::Execute(const Run& run) const {
   absl::Status status;
   if (run.cell.system == System::kSwap) {
     const Program& program = ProgramOf(run.cell);
-    // Never half full: from there on the kernel gives the place of a page up when it has read it, and
-    // has to write it once more, changed or not.
+    // Never half full: from there on the kernel gives the place of a page up when it has read it,
+    // and has to write it once more, changed or not.
     const uint64_t swap_bytes = 3 * program.size_bytes + (uint64_t{64} << 20);
     const absl::StatusOr<SwapLimit> limit =
         SwapLimit::Create(SwapDirectory(), swap_bytes,
