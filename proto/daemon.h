@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the two daemons have in common at their edges: how flags are read, how signals end them.
-// What their allocator keeps is in allocator.h. For main.cc files only; it includes CLI11. Not
-// thread-safe.
+// What the two daemons have in common at their edges: how flags are read, how signals end them, how
+// libraries are set up. For main.cc files only; it includes CLI11. Not thread-safe.
 #ifndef FAULTLINE_PROTO_DAEMON_H_
 #define FAULTLINE_PROTO_DAEMON_H_
 
@@ -22,7 +21,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include "proto/allocator.h"
+#include "proto/libraries.h"
 #include "proto/log.h"
 #include "proto/units.h"
 

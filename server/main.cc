@@ -77,7 +77,7 @@ void LogOfGrpc(gpr_log_func_args* message) { LogDebug(absl::StrCat("gRPC: ", mes
 int Run(const Flags& flags) {
   // Before anything that starts a thread.
   SetUrgency(Urgency::kMixed);  // and that of the threads of gRPC
-  KeepFreedMemory();
+  TuneLibraries();
   const sigset_t signals = BlockSignals();
   InitLog("faultline-server", flags.log_level);
   gpr_set_log_function(&LogOfGrpc);

@@ -273,7 +273,7 @@ absl::Status StartAgent(const Flags& flags, Agent* agent) {
 }
 
 int RunAgent(const Flags& flags) {
-  KeepFreedMemory();
+  TuneLibraries();
   const sigset_t signals = BlockSignals();
   RaiseDescriptorLimit(flags.handover.workers.max_attachments);
   Agent agent;

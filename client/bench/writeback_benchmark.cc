@@ -17,7 +17,6 @@
 #include "client/bench/stage.h"
 #include "client/bench/statistics.h"
 #include "client/remote/page_server.h"
-#include "proto/allocator.h"
 #include "proto/mutex.h"
 
 namespace faultline::bench {
@@ -135,7 +134,6 @@ absl::Status AddRepetition(const Stage& stage, const BenchOptions& options, uint
 }  // namespace
 
 absl::StatusOr<Report> Writeback(const BenchOptions& options) {
-  KeepFreedMemory();  // as the agent does
   absl::StatusOr<Codec> codec = ParseCodec(options.codec);
   if (!codec.ok()) return codec.status();
   absl::StatusOr<Stage> stage = Stage::Set(options);

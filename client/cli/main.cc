@@ -11,6 +11,7 @@
 #include <CLI/CLI.hpp>
 
 #include "client/cli/command.h"
+#include "proto/libraries.h"
 
 namespace faultline {
 namespace {
@@ -69,4 +70,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace faultline
 
-int main(int argc, char** argv) { return faultline::Main(argc, argv); }
+int main(int argc, char** argv) {
+  faultline::TuneLibraries();  // some commands are agents of their own
+  return faultline::Main(argc, argv);
+}
