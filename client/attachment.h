@@ -182,6 +182,7 @@ void VisitLocalFields(Stats& local, Visit& visit) {
   visit("budget_pages", local.budget_pages);
   visit("resident_pages", local.resident_pages);
   visit("staged_pages", local.staged_pages);
+  visit("pinned_pages", local.pinned_pages);
   visit("unwritten_pages", local.unwritten_pages);
   visit("evicted_pages_total", local.evicted_pages_total);
   visit("returned_pages_total", local.returned_pages_total);

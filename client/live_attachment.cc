@@ -155,8 +155,37 @@ void LiveAttachment::StartEvicting(std::unique_ptr<PageExtractor> extractor, Far
   if (closed_) return;
   freeze_ = std::move(far.freeze);
   evictor_ = std::make_unique<Evictor>(memory_, std::move(extractor), std::move(far.sink), fetcher_,
-                                       ahead_, std::move(scanner), this);
+                                       ahead_, std::move(scanner), this, std::move(far.snapshot),
+                                       environment_.timers);
   evictor_->Start();
+}
+
+void LiveAttachment::Perform(FarCommand command, FarDone done) {
+  const bool writes =
+      command.kind == FarCommand::Kind::kFlush || command.kind == FarCommand::Kind::kCheckpoint;
+  if (writes && options_.shared_discard == SharedDiscard::kZero) {
+    // Some pages are zero here alone, and nobody has noted which.
+    std::move(done)(absl::FailedPreconditionError(
+        "far memory that is zero once it is discarded cannot be flushed; hand it over with "
+        "\"shared_discard\":\"keep\""));
+    return;
+  }
+  absl::Status refused;
+  {
+    MutexLock lock(mu_);
+    if (evictor_ != nullptr && command.pages.end() <= memory_->table->range().end() &&
+        command.pages.first >= memory_->table->range().first) {
+      evictor_->Submit(std::move(command), std::move(done));
+      return;
+    }
+    refused = evictor_ == nullptr
+                  ? absl::FailedPreconditionError(absl::StrCat(
+                        "attachment ", id_, " has no far memory, or has come to its end"))
+                  : absl::OutOfRangeError(absl::StrCat("offset ", command.pages.first.byte_offset(),
+                                                       " and length ", command.pages.size_bytes(),
+                                                       " are not within attachment ", id_));
+  }
+  std::move(done)(refused);
 }
 
 void LiveAttachment::StopEvicting() {

@@ -66,6 +66,9 @@ class LiveAttachment final : public Target,
   void StartReplay(std::shared_ptr<const PageSet> working_set, std::function<void()> on_replayed);
   // Of far memory: pages leave from here on where there is no room for them.
   void StartEvicting(std::unique_ptr<PageExtractor> extractor, FarMemory far);
+  // What its program asks for; OUT_OF_RANGE for pages that it has not, FAILED_PRECONDITION where it
+  // is no far memory.
+  void Perform(FarCommand command, FarDone done);
   // Starts serving a forked child.
   void StartForked();
   // Ends it, without a look at pages that are not filled. Safe to call twice.

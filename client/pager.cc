@@ -313,6 +313,20 @@ class PagerOnThreads final : public Pager {
     return absl::OkStatus();
   }
 
+  void Perform(AttachmentId id, FarCommand command, FarDone done) override {
+    std::shared_ptr<LiveAttachment> attachment;
+    {
+      MutexLock lock(mu_);
+      const auto found = attachments_.find(id);
+      if (found != attachments_.end()) attachment = found->second;
+    }
+    if (attachment != nullptr) {
+      attachment->Perform(std::move(command), std::move(done));
+    } else {
+      std::move(done)(absl::NotFoundError(absl::StrCat("there is no attachment ", id)));
+    }
+  }
+
   std::vector<AttachmentStats> Attachments() const override {
     std::vector<std::shared_ptr<LiveAttachment>> attachments;
     {

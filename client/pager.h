@@ -33,6 +33,7 @@
 #include <vector>
 
 #include "client/attachment.h"
+#include "client/evict/far_command.h"
 #include "client/journal/journal.h"
 #include "client/pollable.h"
 
@@ -92,6 +93,11 @@ class Pager {
   // that none of them turns into zeros (before Linux 6.6, or where that fails, the process is
   // killed if such pages are left). NOT_FOUND where there is none of that id (any more).
   virtual absl::Status Detach(AttachmentId id) = 0;
+
+  // Has attachment `id`, of far memory, carry out `command`. NOT_FOUND where there is none of that
+  // id, FAILED_PRECONDITION where its memory is not far, OUT_OF_RANGE for pages that it has not;
+  // what else may become of it is said with the commands.
+  virtual void Perform(AttachmentId id, FarCommand command, FarDone done) = 0;
 
   virtual std::vector<AttachmentStats> Attachments() const = 0;  // ordered by id
 

@@ -219,6 +219,13 @@ absl::Status PrepareFar(const Flags& flags, Agent* agent, HandoverWorkersOptions
                                          absl::Time deadline) {
     return around(owned->Create(prefix, size, deadline));
   };
+  workers->new_volume = [owned, around](const NewVolume& volume, absl::Time deadline) {
+    return around(owned->CreateKept(volume, deadline));
+  };
+  workers->delete_volume = [owned](const std::string& volume) { owned->DeleteLater(volume); };
+  workers->snapshot_volume = [owned](const std::string& volume, const std::string& snapshot) {
+    return owned->Snapshot(volume, snapshot);
+  };
   workers->open_volume_io = [server, around](absl::string_view volume, absl::Time deadline) {
     return around(server->OpenVolumeIo(volume, deadline));
   };

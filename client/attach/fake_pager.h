@@ -47,6 +47,10 @@ class FakePager : public Pager {
     return absl::OkStatus();
   }
 
+  void Perform(AttachmentId, FarCommand, FarDone done) override {
+    std::move(done)(absl::UnimplementedError("no far memory here"));
+  }
+
   std::vector<AttachmentStats> Attachments() const override {
     MutexLock lock(mu_);
     std::vector<AttachmentStats> all;

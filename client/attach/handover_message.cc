@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <iterator>
 #include <optional>
 #include <unordered_set>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -276,6 +278,39 @@ absl::Status ParseHelper(const json& object, NamedDescriptors* descriptors, FarR
   return absl::OkStatus();
 }
 
+// The text `object[key]`; empty where there is no such key.
+absl::StatusOr<std::string> FindText(const json& object, const char* key, absl::string_view where) {
+  const auto it = object.find(key);
+  if (it == object.end()) return std::string();
+  if (it->is_string()) return it->get<std::string>();
+  return absl::InvalidArgumentError(
+      absl::StrCat(where, "\"", key, "\" is ", Quoted(*it), ", not a text"));
+}
+
+absl::Status ParseNewVolume(const json& object, FarRequest* far) {
+  absl::StatusOr<std::optional<uint64_t>> size = FindNumber(object, "create_volume", "far: ");
+  if (!size.ok()) return size.status();
+  absl::StatusOr<std::string> snapshot = FindText(object, "from_snapshot", "far: ");
+  if (!snapshot.ok()) return snapshot.status();
+  absl::StatusOr<std::string> durability = FindText(object, "durability", "far: ");
+  if (!durability.ok()) return durability.status();
+  const int ways = (far->make_volume > 0) + size->has_value() + !snapshot->empty();
+  if (ways > 1) {
+    return absl::InvalidArgumentError(
+        "far: \"make_volume\", \"create_volume\" and \"from_snapshot\" exclude each other");
+  }
+  if (!durability->empty() && !*size) {
+    return absl::InvalidArgumentError("far: \"durability\" needs \"create_volume\"");
+  }
+  if (*size && **size == 0) {
+    return absl::InvalidArgumentError("far: \"create_volume\" is of 0 bytes");
+  }
+  if (*size || !snapshot->empty()) {
+    far->new_volume = {"", size->value_or(0), *std::move(snapshot), *std::move(durability)};
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ParseFar(const json& request_object, NamedDescriptors* descriptors,
                       HandoverRequest* request) {
   FarRequest& far = request->far.emplace();
@@ -286,8 +321,10 @@ absl::Status ParseFar(const json& request_object, NamedDescriptors* descriptors,
     return absl::InvalidArgumentError(
         absl::StrCat("\"far\" is ", Quoted(object), ", not an object"));
   }
-  absl::Status status = CheckKeys(
-      object, {"local_memory", "policy", "fresh", "make_volume", "helper", "least"}, "far: ");
+  absl::Status status = CheckKeys(object,
+                                  {"local_memory", "policy", "fresh", "make_volume", "helper",
+                                   "least", "create_volume", "durability", "from_snapshot"},
+                                  "far: ");
   if (!status.ok()) return status;
   absl::StatusOr<std::optional<uint64_t>> local = FindNumber(object, "local_memory", "far: ");
   if (!local.ok()) return local.status();
@@ -305,6 +342,7 @@ absl::Status ParseFar(const json& request_object, NamedDescriptors* descriptors,
     }
     far.policy = policy->get<std::string>();
   }
+  if (status = ParseNewVolume(object, &far); !status.ok()) return status;
   return ParseHelper(object, descriptors, &far);
 }
 
@@ -418,6 +456,7 @@ absl::Status ParseAttach(const json& object, HandoverRequest* request) {
   if (status = ParseVolume(object, request); !status.ok()) return status;
   NamedDescriptors descriptors;
   if (status = ParseMode(object, &descriptors, request); !status.ok()) return status;
+  if (request->far && request->far->new_volume) request->far->new_volume->name = request->volume;
   absl::StatusOr<std::optional<bool>> register_ranges = FindBool(object, "register");
   if (!register_ranges.ok()) return register_ranges.status();
   request->register_ranges = register_ranges->value_or(false);
@@ -466,8 +505,64 @@ absl::Status ParseQuery(const json& object, HandoverRequest* request) {
       absl::StrCat("\"query\" is ", Quoted(what), ", not \"attachments\" or \"volume\""));
 }
 
+// The pages of `object`'s "offset" and "length".
+absl::StatusOr<PageRange> GetPages(const json& object) {
+  absl::StatusOr<uint64_t> offset = GetNumber(object, "offset", "");
+  if (!offset.ok()) return offset.status();
+  absl::StatusOr<uint64_t> length = GetNumber(object, "length", "");
+  if (!length.ok()) return length.status();
+  if (!IsPageAligned(*offset) || !IsPageAligned(*length) || *length == 0 ||
+      *length > UINT64_MAX - *offset) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("offset ", *offset, " and length ", *length,
+                     " are no range of whole pages; both have to be multiples of 4096"));
+  }
+  return PageRange{PageIndex::Containing(*offset), PageCount(*length / kPageSize)};
+}
+
+absl::Status ParseFarCommand(const json& object, HandoverRequest* request) {
+  using Command = FarCommand::Kind;
+  constexpr std::pair<absl::string_view, Command> kCommands[] = {
+      {"will_need", Command::kWillNeed},
+      {"will_not_need", Command::kWillNotNeed},
+      {"pin", Command::kPin},
+      {"unpin", Command::kUnpin},
+      {"flush", Command::kFlush},
+      {"checkpoint", Command::kCheckpoint}};
+  request->kind = HandoverRequest::Kind::kFarCommand;
+  absl::Status status = CheckKeys(
+      object, {"far_command", "attachment", "offset", "length", "snapshot", "timeout_ms"}, "");
+  if (!status.ok()) return status;
+  const json& name = object.at("far_command");
+  const auto* const found =
+      std::find_if(std::begin(kCommands), std::end(kCommands),
+                   [&](const auto& command) { return name == std::string(command.first); });
+  if (found == std::end(kCommands)) {
+    return absl::InvalidArgumentError(absl::StrCat("unknown far_command ", Quoted(name)));
+  }
+  request->command.kind = found->second;
+  absl::StatusOr<uint64_t> id = GetNumber(object, "attachment", "");
+  if (!id.ok()) return id.status();
+  request->attachment = *id;
+  absl::StatusOr<std::optional<uint64_t>> timeout = FindNumber(object, "timeout_ms", "");
+  if (!timeout.ok()) return timeout.status();
+  request->command_timeout = ToDeadline(timeout->value_or(60'000));
+  if (found->second == Command::kFlush) return absl::OkStatus();
+  if (found->second == Command::kCheckpoint) {
+    absl::StatusOr<std::string> snapshot = FindText(object, "snapshot", "");
+    if (!snapshot.ok()) return snapshot.status();
+    request->command.snapshot = *std::move(snapshot);
+    return CheckVolumeName(request->command.snapshot);
+  }
+  absl::StatusOr<PageRange> pages = GetPages(object);
+  if (!pages.ok()) return pages.status();
+  request->command.pages = *pages;
+  return absl::OkStatus();
+}
+
 absl::Status ParseObject(const json& object, HandoverRequest* request) {
   if (object.contains("query")) return ParseQuery(object, request);
+  if (object.contains("far_command")) return ParseFarCommand(object, request);
   if (!object.contains("detach")) return ParseAttach(object, request);
   request->kind = HandoverRequest::Kind::kDetach;
   if (object["detach"] != true) {
@@ -514,7 +609,7 @@ absl::StatusOr<HandoverRequest> ParseHandover(absl::string_view text) {
 
 std::string AttachedReply(AttachmentId id) { return Line({{"status", "ok"}, {"attachment", id}}); }
 
-std::string DetachedReply() { return Line({{"status", "ok"}}); }
+std::string DoneReply() { return Line({{"status", "ok"}}); }
 
 std::string VolumeReply(uint64_t size_bytes) {
   return Line({{"status", "ok"}, {"size", size_bytes}});

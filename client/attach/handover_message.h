@@ -13,11 +13,13 @@
 //   {"detach":true}                                  ends the attachment made on this connection
 //   {"detach":true,"attachment":ID}                  ends that one, of the same process: for a peer
 //    whose connection went with an agent that was killed; one that has ended is no error
+//   {"far_command":COMMAND,"attachment":ID,...}      what the owner of far memory asks for
 //   {"query":"volume","volume":NAME}                 answered with the volume's size
 //   {"query":"attachments"}                          answered with the state of every attachment
 // MAPPING: {"base_host_virt_addr":N,"size":N,"offset":N,"page_size":N,"memfd":INDEX,
 //           "memfd_offset":N}, all in bytes.
 // FAR: {"local_memory":N,"policy":NAME,"fresh":BOOL,"make_volume":N,
+//       "create_volume":N,"durability":DURABILITY,"from_snapshot":NAME,
 //       "helper":{"command":INDEX,"start":N,"size":N,"staging":N,"staging_size":N},"least":N}
 // "page_size" may be missing: then "page_size_kib" is taken, which means bytes too, or else 4096.
 // "first_pages" (default none) are fetched before all others, whoever faults or not. They are pages
@@ -38,14 +40,23 @@
 // is no room for them, and are written to the volume. "local_memory" is the budget in bytes
 // (default as the agent's --local-memory, as is that of "policy"), "fresh" says that nothing in the
 // volume is of worth: all begins as zeros. With "make_volume" the agent makes a volume of so many
-// bytes for it, whose name begins with "volume", and deletes it in the end. It is of one of two
-// kinds:
+// bytes for it, whose name begins with "volume", and deletes it in the end. With "create_volume" it
+// makes the volume, of so many bytes, with "from_snapshot" it makes it a clone of that snapshot; it
+// stays, unless the handover fails. DURABILITY is "sync" (the default), "interval" or "none". Far
+// memory is of one of two kinds:
 //   - mappings of files in memory, each with its "memfd", which the agent takes pages out of by
 //     itself; "memfd_offset" (default 0) is where in the file the mapping begins
 //   - with "helper", the private anonymous memory of the whole process, as far as its areas have
 //     "least" bytes each (default 128 KiB); "mappings" is empty or missing then. It tells where the
 //     eviction helper has its command memory, a descriptor, its other memory and, in that, its
 //     staging area (far/eviction_helper.h)
+//
+// COMMAND is for an attachment of the same process, on whatever connection but that of the
+// handover: answers come when it is done, so that one at a time would wait for the other.
+//   "will_need", "will_not_need", "pin", "unpin"   with "offset" and "length" in the volume, bytes
+//   "flush"
+//   "checkpoint"                                   with "snapshot", the new name
+// "timeout_ms" (default 60000) is when it fails at the latest; FarCommand has what each does.
 //
 // In Firecracker's form unknown keys are ignored, since its newer versions add some; in ours they
 // are errors. In both, a key that stands twice is one.
@@ -61,6 +72,8 @@
 #include <vector>
 
 #include "client/attachment.h"
+#include "client/evict/far_command.h"
+#include "client/source/page_sink.h"
 #include "client/uffd/uffd.h"
 
 namespace faultline {
@@ -77,6 +90,8 @@ struct FarRequest {
   std::optional<std::string> policy;
   bool fresh = false;
   uint64_t make_volume = 0;  // bytes; 0: the volume is there
+  // The volume is to be made, and stays.
+  std::optional<NewVolume> new_volume;
   struct File {
     size_t memfd;     // which of the descriptors
     size_t mapping;   // which of the mappings
@@ -93,11 +108,13 @@ struct FarRequest {
 };
 
 struct HandoverRequest {
-  enum class Kind { kFirecracker, kAttach, kDetach, kQueryVolume, kQueryAttachments };
+  enum class Kind { kFirecracker, kAttach, kDetach, kFarCommand, kQueryVolume, kQueryAttachments };
 
   Kind kind = Kind::kAttach;
   std::string volume;                      // of kAttach and kQueryVolume
-  std::optional<AttachmentId> attachment;  // of kDetach; none: the connection's
+  std::optional<AttachmentId> attachment;  // of kDetach (none: the connection's) and kFarCommand
+  FarCommand command;                      // of kFarCommand, but for its deadline
+  absl::Duration command_timeout;
   std::vector<Mapping> mappings;  // of kFirecracker and kAttach; not checked by CheckMappings yet
   bool register_ranges = false;
   bool unregister = false;
@@ -125,7 +142,7 @@ absl::StatusOr<HandoverRequest> ParseHandover(absl::string_view text);
 
 // The answers. One line of JSON each, with its line feed.
 std::string AttachedReply(AttachmentId id);
-std::string DetachedReply();
+std::string DoneReply();
 std::string VolumeReply(uint64_t size_bytes);
 // The fields of AttachmentStats by their names.
 std::string AttachmentsReply(const std::vector<AttachmentStats>& attachments);

@@ -166,6 +166,29 @@ std::vector<Refused> RefusedFarMemory() {
        R"(far: unknown key "budget")"},
       {"FarPolicyNumber", Ours(R"(,"mode":"far","far":{"policy":1})"),
        R"(far: "policy" is 1, not a name)"},
+      {"FarVolumeOfNothing", Ours(R"(,"mode":"far","far":{"create_volume":0})"),
+       R"(far: "create_volume" is of 0 bytes)"},
+      {"FarVolumeMadeTwice",
+       Ours(R"(,"mode":"far","far":{"create_volume":4096,"from_snapshot":"s"})"),
+       R"("create_volume" and "from_snapshot" exclude each other)"},
+      {"FarDurabilityAlone", Ours(R"(,"mode":"far","far":{"durability":"none"})"),
+       R"(far: "durability" needs "create_volume")"},
+      {"FarSnapshotNumber", Ours(R"(,"mode":"far","far":{"from_snapshot":1})"),
+       R"(far: "from_snapshot" is 1, not a text)"},
+      {"FarCommandUnknown", R"({"far_command":"forget","attachment":1})",
+       R"(unknown far_command "forget")"},
+      {"FarCommandOfNothing", R"({"far_command":"flush"})", R"("attachment" is missing)"},
+      {"FarCommandUnknownKey", R"({"far_command":"flush","attachment":1,"volume":"v"})",
+       R"(unknown key "volume")"},
+      {"FarCommandOfNoRange", R"({"far_command":"pin","attachment":1,"offset":0})",
+       R"("length" is missing)"},
+      {"FarCommandOfHalfAPage", R"({"far_command":"pin","attachment":1,"offset":0,"length":5})",
+       "offset 0 and length 5 are no range of whole pages"},
+      {"FarCommandBeyondAll",
+       R"({"far_command":"pin","attachment":1,"offset":18446744073709547520,"length":4096})",
+       "are no range of whole pages"},
+      {"FarCheckpointUnnamed", R"({"far_command":"checkpoint","attachment":1})",
+       "cannot be the name of a volume"},
       {"FarLeastAlone", Ours(R"(,"mode":"far","far":{"least":4096})"),
        R"(far: "least" needs a "helper")"},
       {"FarHelperOfNothing", Ours(R"(,"mode":"far","far":{"helper":{}})"),
@@ -251,6 +274,35 @@ TEST(HandoverMessage, FarMemoryOfFilesNamesThem) {
   EXPECT_EQ(ParseHandover(Ours(""))->far.has_value(), false);
 }
 
+TEST(HandoverMessage, FarMemoryMayHaveItsVolumeMade) {
+  absl::StatusOr<HandoverRequest> request = ParseHandover(absl::StrCat(
+      R"({"volume":"v","mode":"far","far":{"create_volume":8192,"durability":"none"},)",
+      R"("mappings":[)", MappingText(R"(,"memfd":0)"), "]}"));
+  ASSERT_TRUE(request.ok()) << request.status();
+  ASSERT_TRUE(request->far->new_volume.has_value());
+  EXPECT_EQ(request->far->new_volume->name, "v");
+  EXPECT_EQ(request->far->new_volume->size_bytes, 8192u);
+  EXPECT_EQ(request->far->new_volume->durability, "none");
+  EXPECT_EQ(request->far->new_volume->snapshot, "");
+}
+
+TEST(HandoverMessage, CommandsToFarMemoryKeepWhatTheySay) {
+  absl::StatusOr<HandoverRequest> request = ParseHandover(
+      R"({"far_command":"will_need","attachment":7,"offset":8192,"length":4096,"timeout_ms":50})");
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->kind, Kind::kFarCommand);
+  EXPECT_EQ(request->attachment, 7u);
+  EXPECT_EQ(request->command.kind, FarCommand::Kind::kWillNeed);
+  EXPECT_EQ(request->command.pages.first, PageIndex(2));
+  EXPECT_EQ(request->command.pages.count, PageCount(1));
+  EXPECT_EQ(request->command_timeout, absl::Milliseconds(50));
+  request = ParseHandover(R"({"far_command":"checkpoint","attachment":7,"snapshot":"noon"})");
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->command.kind, FarCommand::Kind::kCheckpoint);
+  EXPECT_EQ(request->command.snapshot, "noon");
+  EXPECT_EQ(request->command_timeout, absl::Seconds(60));
+}
+
 TEST(HandoverMessage, FarMemoryOfAWholeProcessNamesItsHelper) {
   absl::StatusOr<HandoverRequest> request = ParseHandover(
       R"({"volume":"vm","mode":"far","register":true,"far":{"least":65536,"helper":)"
@@ -321,7 +373,7 @@ TEST(HandoverMessage, OtherRequestsAreTold) {
 
 TEST(HandoverMessage, RepliesAreLinesOfJson) {
   EXPECT_EQ(AttachedReply(7), "{\"attachment\":7,\"status\":\"ok\"}\n");
-  EXPECT_EQ(DetachedReply(), "{\"status\":\"ok\"}\n");
+  EXPECT_EQ(DoneReply(), "{\"status\":\"ok\"}\n");
   EXPECT_EQ(VolumeReply(8192), "{\"size\":8192,\"status\":\"ok\"}\n");
   // Whatever bytes a message holds, the answer is JSON.
   EXPECT_EQ(ErrorReply("bad \"\xff\n"),

@@ -40,19 +40,33 @@ void WarnOfWorkingSet(const std::string& volume, const char* what, const absl::S
 
 }  // namespace
 
+struct HandoverWorkers::LaterAnswers {
+  Mutex mu;
+  HandoverWorkers* workers ABSL_GUARDED_BY(mu);  // null: gone
+};
+
 HandoverWorkers::HandoverWorkers(HandoverWorkersOptions options, Pager* pager,
                                  OpenSource open_source, Done done)
     : options_(std::move(options)),
       pager_(pager),
       open_source_(std::move(open_source)),
-      done_(std::move(done)) {
+      done_(std::move(done)),
+      later_(std::make_shared<LaterAnswers>()) {
+  {
+    MutexLock lock(later_->mu);
+    later_->workers = this;
+  }
   for (int i = 0; i < options_.threads; ++i) {
     threads_.emplace_back([this] { Run(); });
     pthread_setname_np(threads_.back().native_handle(), absl::StrCat("handover-", i).c_str());
   }
 }
 
-HandoverWorkers::~HandoverWorkers() { Stop(); }
+HandoverWorkers::~HandoverWorkers() {
+  Stop();
+  MutexLock lock(later_->mu);
+  later_->workers = nullptr;
+}
 
 void HandoverWorkers::Submit(HandoverJob job) {
   job.begin = job.due = Clock::now();
@@ -99,7 +113,9 @@ void HandoverWorkers::Stop() {
 
 void HandoverWorkers::Run() {
   while (std::optional<HandoverJob> job = Take()) {
-    if (std::optional<HandoverOutcome> outcome = Work(*job)) {
+    if (job->request.kind == Kind::kFarCommand) {
+      Command(*std::move(job));
+    } else if (std::optional<HandoverOutcome> outcome = Work(*job)) {
       done_(std::move(*outcome));
     } else {
       Requeue(std::move(*job));
@@ -137,27 +153,51 @@ std::optional<HandoverOutcome> HandoverWorkers::Work(HandoverJob& job) {
       const absl::Status status = Detach(job);
       if (!status.ok()) return Fail(job, status);
       outcome.detached = true;
-      outcome.reply = DetachedReply();
+      outcome.reply = DoneReply();
       return outcome;
     }
     case Kind::kQueryVolume:
     case Kind::kFirecracker:
     case Kind::kAttach:
       return Handover(job);
+    case Kind::kFarCommand:
+      break;
   }
   return Fail(job, absl::InternalError("unknown kind of request"));
 }
 
 absl::Status HandoverWorkers::Detach(const HandoverJob& job) const {
   if (!job.request.attachment) return pager_->Detach(*job.attachment);
+  if (absl::Status owner = CheckOwner(job); !owner.ok()) return owner;
+  const absl::Status status = pager_->Detach(*job.attachment);
+  // The agent before may have done it, and had no time left to say so.
+  return absl::IsNotFound(status) ? absl::OkStatus() : status;
+}
+
+absl::Status HandoverWorkers::CheckOwner(const HandoverJob& job) const {
   for (const AttachmentStats& attachment : pager_->Attachments()) {
     if (attachment.id != *job.attachment || attachment.pid == job.peer.pid) continue;
     return absl::PermissionDeniedError(
         absl::StrCat("attachment ", attachment.id, " is not one of ", job.peer.Name()));
   }
-  const absl::Status status = pager_->Detach(*job.attachment);
-  // The agent before may have done it, and had no time left to say so.
-  return absl::IsNotFound(status) ? absl::OkStatus() : status;
+  return absl::OkStatus();
+}
+
+void HandoverWorkers::Command(HandoverJob job) {
+  if (absl::Status owner = CheckOwner(job); !owner.ok()) {
+    done_(Fail(job, owner));
+    return;
+  }
+  FarCommand command = std::move(job.request.command);
+  command.deadline = absl::Now() + job.request.command_timeout;
+  pager_->Perform(*job.attachment, std::move(command),
+                  [later = later_, connection = job.connection](const absl::Status& status) {
+                    HandoverOutcome outcome;
+                    outcome.connection = connection;
+                    outcome.reply = status.ok() ? DoneReply() : ErrorReply(status.message());
+                    MutexLock lock(later->mu);
+                    if (later->workers != nullptr) later->workers->done_(std::move(outcome));
+                  });
 }
 
 std::optional<HandoverOutcome> HandoverWorkers::Handover(HandoverJob& job) {
@@ -192,7 +232,10 @@ std::optional<HandoverOutcome> HandoverWorkers::Handover(HandoverJob& job) {
                          " of the last agent is over: ", id.status().message()));
     return outcome;
   }
-  if (!id.ok()) return Fail(job, id.status());
+  if (!id.ok()) {
+    if (job.request.far && job.request.far->new_volume) options_.delete_volume(job.request.volume);
+    return Fail(job, id.status());
+  }
   outcome.attached = *id;
   if (!TakesNoAnswer(job)) outcome.reply = AttachedReply(*id);
   return outcome;
@@ -226,6 +269,11 @@ absl::StatusOr<VolumeIo> HandoverWorkers::Open(const HandoverJob& job, absl::Tim
   if (const uint64_t size = job.request.far->make_volume; size > 0) {
     return options_.make_volume(VolumeOf(job), size, deadline);
   }
+  if (const auto& wanted = job.request.far->new_volume) {
+    absl::StatusOr<VolumeIo> made = options_.new_volume(*wanted, deadline);
+    if (made.ok()) made->name = wanted->name;
+    return made;
+  }
   absl::StatusOr<VolumeIo> volume = options_.open_volume_io(VolumeOf(job), deadline);
   if (volume.ok()) volume->name = std::string(VolumeOf(job));
   return volume;
@@ -253,7 +301,8 @@ absl::StatusOr<std::unique_ptr<FarMemory>> HandoverWorkers::PrepareFar(
   if (!policy.ok()) return policy.status();
   far->policy = *std::move(policy);
   far->sink = volume.sink;
-  far->fresh = wanted.fresh || wanted.make_volume > 0;
+  far->fresh = wanted.fresh || wanted.make_volume > 0 ||
+               (wanted.new_volume && wanted.new_volume->size_bytes > 0);
   if (wanted.helper) {
     far->least_area = std::max(wanted.helper->least, kPageSize);
     far->excluded = wanted.helper->memory;
@@ -270,6 +319,10 @@ absl::StatusOr<std::unique_ptr<FarMemory>> HandoverWorkers::PrepareFar(
     return far;
   }
   far->protection = Uffd::Protection::kWriteToo;
+  if (options_.snapshot_volume != nullptr) {
+    far->snapshot = [snapshot = options_.snapshot_volume, volume = volume.name](
+                        const std::string& name) { return snapshot(volume, name); };
+  }
   auto files = std::make_shared<std::vector<MemoryFile>>();
   for (const FarRequest::File& file : wanted.files) {
     const Mapping& mapping = job.request.mappings[file.mapping];

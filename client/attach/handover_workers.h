@@ -13,6 +13,7 @@
 #include <functional>
 #include <future>
 #include <list>
+#include <memory>
 #include <optional>
 #include <string>
 #include <thread>
@@ -54,6 +55,12 @@ struct HandoverWorkersOptions {
   std::function<absl::StatusOr<VolumeIo>(absl::string_view prefix, uint64_t size_bytes,
                                          absl::Time deadline)>
       make_volume;
+  // Makes a volume that stays, and opens it; and undoes that.
+  std::function<absl::StatusOr<VolumeIo>(const NewVolume& volume, absl::Time deadline)> new_volume;
+  std::function<void(const std::string& volume)> delete_volume;
+  // Takes a snapshot of `volume` as it is now; blocks.
+  std::function<absl::Status(const std::string& volume, const std::string& snapshot)>
+      snapshot_volume;
   LocalMemoryLimit local_memory;            // of far memory that asks for none
   std::string eviction_policy = "s3-fifo";  // of far memory that asks for none
   // All budgets together, in bytes.
@@ -137,6 +144,10 @@ class HandoverWorkers {
   std::shared_ptr<WorkingSetRecorder> NewRecorder(const std::string& volume,
                                                   const PageSource& source) const;
   absl::Status Detach(const HandoverJob& job) const;
+  // Has it done, and answered then, which may be long after this.
+  void Command(HandoverJob job);
+  // PERMISSION_DENIED where `job` names an attachment of another process than its peer.
+  absl::Status CheckOwner(const HandoverJob& job) const;
   HandoverOutcome Fail(const HandoverJob& job, const absl::Status& status) const;
   // Of a job that is not done as the agent stops.
   HandoverOutcome Abandon(const HandoverJob& job) const;
@@ -147,10 +158,14 @@ class HandoverWorkers {
   absl::string_view VolumeOf(const HandoverJob& job) const;
   bool MayRetry(const HandoverJob& job, const absl::Status& status) const;
 
+  // Where what is answered later finds this, or does not any more.
+  struct LaterAnswers;
+
   const HandoverWorkersOptions options_;
   Pager* const pager_;
   const OpenSource open_source_;
   const Done done_;
+  const std::shared_ptr<LaterAnswers> later_;
   std::vector<std::thread> threads_;  // joined by Stop()
 
   Mutex mu_;

@@ -82,7 +82,7 @@ struct Evictor::Writes {
 Evictor::Evictor(std::shared_ptr<PagedMemory> memory, std::unique_ptr<PageExtractor> extractor,
                  std::shared_ptr<PageSink> sink, std::shared_ptr<Fetcher> fetcher,
                  std::shared_ptr<ReadAhead> ahead, std::unique_ptr<AreaScanner> scanner,
-                 Target* target)
+                 Target* target, Flusher::Snapshot snapshot, Timers* timers)
     : memory_(std::move(memory)),
       extractor_(std::move(extractor)),
       sink_(std::move(sink)),
@@ -91,6 +91,9 @@ Evictor::Evictor(std::shared_ptr<PagedMemory> memory, std::unique_ptr<PageExtrac
       scanner_(std::move(scanner)),
       target_(target),
       writes_(std::make_shared<Writes>(memory_, target->Name())),
+      flusher_(std::make_unique<Flusher>(memory_, extractor_.get(), sink_, std::move(snapshot),
+                                         timers, target->Name())),
+      ranges_(std::make_unique<RangeFetcher>(memory_, fetcher_)),
       bytes_(new std::byte[kBatch.in_bytes()]) {}
 
 Evictor::~Evictor() { Stop(); }
@@ -104,13 +107,68 @@ void Evictor::Stop() {
   stopping_ = true;
   memory_->local->Wake();
   if (thread_.joinable()) thread_.join();
+  flusher_.reset();
+  ranges_.reset();
+  std::vector<std::pair<FarCommand, FarDone>> left;
+  {
+    MutexLock lock(mu_);
+    left.swap(commands_);
+  }
+  for (auto& [command, done] : left) std::move(done)(absl::UnavailableError("the attachment ends"));
+}
+
+void Evictor::Submit(FarCommand command, FarDone done) {
+  {
+    MutexLock lock(mu_);
+    if (!stopping_) {
+      commands_.emplace_back(std::move(command), std::move(done));
+      done = nullptr;
+    }
+  }
+  if (done) {
+    std::move(done)(absl::UnavailableError("the attachment ends"));
+  } else {
+    memory_->local->Wake();
+  }
+}
+
+void Evictor::TakeCommands() {
+  std::vector<std::pair<FarCommand, FarDone>> commands;
+  {
+    MutexLock lock(mu_);
+    commands.swap(commands_);
+  }
+  LocalMemory& local = *memory_->local;
+  for (auto& [command, done] : commands) {
+    switch (command.kind) {
+      case FarCommand::Kind::kWillNotNeed:
+        local.LeaveFirst(command.pages);
+        std::move(done)(absl::OkStatus());
+        break;
+      case FarCommand::Kind::kUnpin:
+        local.Unpin(command.pages);
+        std::move(done)(absl::OkStatus());
+        break;
+      case FarCommand::Kind::kWillNeed:
+      case FarCommand::Kind::kPin:
+        ranges_->Add(std::move(command), std::move(done));
+        break;
+      case FarCommand::Kind::kFlush:
+      case FarCommand::Kind::kCheckpoint:
+        flusher_->Add(std::move(command), std::move(done));
+        break;
+    }
+  }
 }
 
 void Evictor::Run() {
   LocalMemory& local = *memory_->local;
   while (!stopping_) {
     if (scanner_ != nullptr) Scan();
-    bool progress = DropBatch();
+    TakeCommands();
+    bool progress = flusher_->Step();
+    progress = ranges_->Step() || progress;
+    progress = DropBatch() || progress;
     progress = EvictBatch() || progress;
     progress = WriteBatch() || progress;
     for (PageIndex page : local.TakeDeferred()) {
@@ -119,7 +177,8 @@ void Evictor::Run() {
     }
     if (held_off_) {
       std::this_thread::sleep_for(kChangingPause);
-    } else if (!progress && local.Excess() > PageCount(0)) {
+    } else if (!progress &&
+               (local.Excess() > PageCount(0) || !flusher_->idle() || !ranges_->idle())) {
       local.WaitForWake(SteadyClock::now() + kStuck);  // for writes, or for fetches to end
     } else if (!progress) {
       local.WaitForExcess(scanner_ != nullptr ? next_scan_ : SteadyClock::now() + kIdle);
@@ -161,13 +220,14 @@ bool Evictor::MayWrite() {
 bool Evictor::EvictBatch() {
   held_off_ = false;
   LocalMemory& local = *memory_->local;
-  if (disarmed_) return false;
+  if (disarmed_ || !flusher_->MayEvict()) return false;
   const PageCount count = std::min({local.Excess(), local.StageRoom(), kBatch});
   if (count == PageCount(0)) return false;
   victims_.clear();
   {
     ExclusiveLock lock(memory_->space.map_changing_lock());
-    local.Choose(count, &victims_);
+    local.Choose(
+        count, [this](PageIndex page) { return flusher_->Stays(page); }, &victims_);
     std::erase_if(victims_, [&](PageIndex page) {
       if (memory_->table->Exchange(page, PageState::kPresent, PageState::kEvicting)) return false;
       local.Lose(page);

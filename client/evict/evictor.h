@@ -20,11 +20,15 @@
 #include <cstddef>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "client/evict/area_scanner.h"
+#include "client/evict/far_command.h"
+#include "client/evict/flusher.h"
 #include "client/evict/forked_source.h"
 #include "client/evict/page_extractor.h"
+#include "client/evict/range_fetcher.h"
 #include "client/fault/fetcher.h"
 #include "client/fault/paged_memory.h"
 #include "client/fault/read_ahead.h"
@@ -36,15 +40,20 @@ namespace faultline {
 // One thread, from Start() to Stop(). Writes that are under way then end by themselves.
 class Evictor {
  public:
-  // `memory` has LocalMemory. `ahead` and `scanner` may be null. `target` is borrowed.
+  // `memory` has LocalMemory. `ahead` and `scanner` may be null, and so may `snapshot` (Flusher).
+  // `target` and `timers` are borrowed.
   Evictor(std::shared_ptr<PagedMemory> memory, std::unique_ptr<PageExtractor> extractor,
           std::shared_ptr<PageSink> sink, std::shared_ptr<Fetcher> fetcher,
-          std::shared_ptr<ReadAhead> ahead, std::unique_ptr<AreaScanner> scanner, Target* target);
+          std::shared_ptr<ReadAhead> ahead, std::unique_ptr<AreaScanner> scanner, Target* target,
+          Flusher::Snapshot snapshot, Timers* timers);
   ~Evictor();
 
   void Start();
   // Safe to call twice.
   void Stop();
+
+  // Carries out what the program asks for; UNAVAILABLE where that is stopped before. Thread-safe.
+  void Submit(FarCommand command, FarDone done);
 
   // No write begins from here on until `source` is frozen, or gone. Thread-safe.
   void HoldWritesFor(const std::shared_ptr<ForkedSource>& source);
@@ -53,6 +62,8 @@ class Evictor {
   struct Writes;
 
   void Run();
+  // Hands out what was submitted.
+  void TakeCommands();
   // Each returns whether it got anywhere.
   bool EvictBatch();
   bool WriteBatch();
@@ -71,6 +82,8 @@ class Evictor {
   const std::unique_ptr<AreaScanner> scanner_;
   Target* const target_;
   const std::shared_ptr<Writes> writes_;
+  std::unique_ptr<Flusher> flusher_;  // of the thread, and so is the next; until Stop()
+  std::unique_ptr<RangeFetcher> ranges_;
 
   // Of the thread.
   std::vector<PageIndex> victims_;
@@ -90,6 +103,7 @@ class Evictor {
 
   Mutex mu_;
   std::vector<std::weak_ptr<ForkedSource>> forked_ ABSL_GUARDED_BY(mu_);  // not frozen
+  std::vector<std::pair<FarCommand, FarDone>> commands_ ABSL_GUARDED_BY(mu_);
   std::atomic<bool> stopping_ = false;
   std::thread thread_;
 };

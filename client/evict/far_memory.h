@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "client/address_space.h"
 #include "client/evict/eviction_policy.h"
@@ -30,6 +31,9 @@ struct FarMemory {
   // What takes pages out of it. Both arguments are borrowed.
   std::function<absl::StatusOr<std::unique_ptr<PageExtractor>>(Uffd*, const AddressSpace*)>
       new_extractor;
+
+  // Takes a snapshot of the volume as it is; blocks. Null: there are no checkpoints.
+  std::function<absl::Status(const std::string& name)> snapshot;
 
   // For the children of forks, of private memory: freezes the volume as it is, and opens that
   // (ForkedSource). Null: the memory must not be inherited (MADV_DONTFORK).

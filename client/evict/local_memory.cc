@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/evict/local_memory.h"
 
+#include <absl/strings/str_cat.h>
 #include <xxh_x86dispatch.h>
 // After the one above, which chooses the instructions at run time.
 #include <xxhash.h>
@@ -13,6 +14,9 @@ namespace faultline {
 namespace {
 
 constexpr std::byte kZeros[kPageSize] = {};
+
+// At least so many margins of the room are for pages that are not pinned: eviction keeps two free.
+constexpr uint64_t kMarginsUnpinned = 4;
 
 bool IsZero(const std::byte* bytes) { return memcmp(bytes, kZeros, kPageSize) == 0; }
 
@@ -46,6 +50,8 @@ LocalMemory::Limits LocalMemory::limits() const {
   }
   Limits limits = LimitsFor(budget);
   limits.stage = std::min(limits.stage, slots_);
+  // A share may have become smaller since.
+  limits.room = std::max(limits.room, pinned_.size() + kMarginsUnpinned * limits.margin);
   return limits;
 }
 
@@ -79,7 +85,7 @@ void LocalMemory::OnFetched(PageRange pages, const std::byte* bytes, FillCause c
   }
   MutexLock lock(mu_);
   for (PageIndex page = pages.first; page < pages.end(); ++page) {
-    policy_->OnFill(page, cause);
+    Arrive(page, cause);
     Know(page, hashes[bytes != nullptr ? (page - pages.first).raw() : 0]);
   }
   gone_ -= std::min(gone_, pages.count.raw());
@@ -89,9 +95,18 @@ void LocalMemory::OnFetched(PageRange pages, const std::byte* bytes, FillCause c
 void LocalMemory::OnZeroed(PageIndex page) {
   if (kind_ == Kind::kForked) return;
   MutexLock lock(mu_);
-  policy_->OnFill(page, FillCause::kDemand);
+  Arrive(page, FillCause::kDemand);
   known_.erase(page.raw());
   excess_.SignalAll();
+}
+
+void LocalMemory::Arrive(PageIndex page, FillCause cause) {
+  leaving_first_.erase(page.raw());
+  if (const auto pin = pinned_.find(page.raw()); pin != pinned_.end()) {
+    pinned_resident_ += !std::exchange(pin->second, true);
+  } else {
+    policy_->OnFill(page, cause);
+  }
 }
 
 void LocalMemory::OnReturned(PageIndex page) {
@@ -102,7 +117,12 @@ void LocalMemory::OnReturned(PageIndex page) {
   }
   ++stats_.returned_pages_total;
   if (policy_ == nullptr) return;
-  policy_->OnReturn(page, true);
+  if (pinned_.contains(page.raw())) {
+    Arrive(page, FillCause::kDemand);
+  } else {
+    leaving_first_.erase(page.raw());
+    policy_->OnReturn(page, true);
+  }
   excess_.SignalAll();
 }
 
@@ -111,6 +131,9 @@ void LocalMemory::OnDiscarded(PageRange pages, PageCount absent) {
   gone_ -= std::min(gone_, absent.raw());
   for (PageIndex page = pages.first; page < pages.end(); ++page) {
     if (policy_ != nullptr) policy_->OnDiscard(page);
+    if (const auto pin = pinned_.find(page.raw()); pin != pinned_.end()) {
+      pinned_resident_ -= std::exchange(pin->second, false);
+    }
     known_.erase(page.raw());
     if (const auto entry = staged_.find(page.raw()); entry != staged_.end()) Unstage(entry);
   }
@@ -180,14 +203,39 @@ uint64_t LocalMemory::ExcessNow() const {
   return resident - (now.room - 2 * now.margin);
 }
 
-void LocalMemory::Choose(PageCount count, std::vector<PageIndex>* victims) {
+bool LocalMemory::TakeFromPolicy(PageIndex page) {
+  const PageCount before = policy_->resident();
+  policy_->OnDiscard(page);
+  return policy_->resident() < before;
+}
+
+void LocalMemory::ChooseFirst(PageCount count, absl::FunctionRef<bool(PageIndex)> stays,
+                              std::vector<PageIndex>* victims) {
+  for (size_t left = leaving_.size(); left > 0 && victims->size() < count.raw(); --left) {
+    const PageIndex page(leaving_.front());
+    leaving_.pop_front();
+    if (!leaving_first_.contains(page.raw())) continue;
+    if (writing_.contains(page.raw()) || stays(page)) {
+      leaving_.push_back(page.raw());
+      continue;
+    }
+    leaving_first_.erase(page.raw());
+    if (TakeFromPolicy(page)) victims->push_back(page);
+  }
+}
+
+void LocalMemory::Choose(PageCount count, absl::FunctionRef<bool(PageIndex)> stays,
+                         std::vector<PageIndex>* victims) {
   MutexLock lock(mu_);
+  ChooseFirst(count, stays, victims);
   std::vector<PageIndex> chosen, back;
   while (victims->size() < count.raw()) {
     chosen.clear();
     policy_->Choose(count - PageCount(victims->size()), &chosen);
     if (chosen.empty()) break;
-    for (PageIndex page : chosen) (writing_.contains(page.raw()) ? back : *victims).push_back(page);
+    for (PageIndex page : chosen) {
+      (writing_.contains(page.raw()) || stays(page) ? back : *victims).push_back(page);
+    }
     if (back.size() > count.raw()) break;  // the writes are behind
   }
   for (PageIndex page : back) policy_->OnReturn(page, false);
@@ -253,12 +301,13 @@ void LocalMemory::Lift() {
 
 bool LocalMemory::HasUnwritten() const {
   MutexLock lock(mu_);
-  return !unwritten_.empty();
+  return !unwritten_.empty() && !hold_writes_;
 }
 
 std::vector<PageToWrite> LocalMemory::TakeUnwritten(PageCount count) {
   std::vector<PageToWrite> pages;
   MutexLock lock(mu_);
+  if (hold_writes_) return pages;
   while (!unwritten_.empty() && pages.size() < count.raw()) {
     const auto [page, sequence] = unwritten_.front();
     unwritten_.pop_front();
@@ -326,9 +375,117 @@ LocalMemory::DropResult LocalMemory::Drop(PageIndex page) {
   return zero ? DropResult::kDroppedZero : DropResult::kDropped;
 }
 
+void LocalMemory::LeaveFirst(PageRange pages) {
+  MutexLock lock(mu_);
+  for (PageIndex page = pages.first; page < pages.end(); ++page) {
+    if (pinned_.contains(page.raw()) || !leaving_first_.insert(page.raw()).second) continue;
+    leaving_.push_back(page.raw());
+  }
+}
+
+absl::Status LocalMemory::Pin(PageRange pages) {
+  MutexLock lock(mu_);
+  uint64_t added = 0;
+  for (PageIndex page = pages.first; page < pages.end(); ++page) {
+    added += !pinned_.contains(page.raw());
+  }
+  const Limits now = limits();
+  const uint64_t most = now.room - std::min(now.room, kMarginsUnpinned * now.margin);
+  if (pinned_.size() + added > most) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "pinning ", added * kPageSize, " bytes does not fit: of the budget of ",
+        now.budget * kPageSize, " bytes ", most * kPageSize, " may be pinned, and ",
+        pinned_.size() * kPageSize, " are; unpin others, or open it with more local memory"));
+  }
+  for (PageIndex page = pages.first; page < pages.end(); ++page) {
+    leaving_first_.erase(page.raw());
+    if (pinned_.contains(page.raw())) continue;
+    const bool resident = TakeFromPolicy(page);
+    pinned_[page.raw()] = resident;
+    pinned_resident_ += resident;
+  }
+  return absl::OkStatus();
+}
+
+void LocalMemory::Unpin(PageRange pages) {
+  MutexLock lock(mu_);
+  for (PageIndex page = pages.first; page < pages.end(); ++page) {
+    const auto pin = pinned_.find(page.raw());
+    if (pin == pinned_.end()) continue;
+    const bool resident = pin->second;
+    pinned_.erase(pin);
+    pinned_resident_ -= resident;
+    if (resident) policy_->OnFill(page, FillCause::kDemand);
+  }
+}
+
+PageCount LocalMemory::RoomBesidePinned() const {
+  MutexLock lock(mu_);
+  return PageCount(limits().room - pinned_.size());
+}
+
+LocalMemory::Standing LocalMemory::BeginKeptWrite(PageIndex page, const std::byte* bytes) {
+  const Hash hash = HashOf(bytes);
+  MutexLock lock(mu_);
+  if (writing_.contains(page.raw())) return Standing::kBusy;
+  const auto known = known_.find(page.raw());
+  if (known != known_.end() && known->second == hash) return Standing::kClean;
+  // Until it is acknowledged, the server has the one or the other.
+  if (known != known_.end()) known_.erase(known);
+  writing_.insert(page.raw());
+  kept_[page.raw()] = hash;
+  return Standing::kDirty;
+}
+
+void LocalMemory::EndKeptWrites(const std::vector<PageIndex>& pages, bool written) {
+  MutexLock lock(mu_);
+  for (PageIndex page : pages) {
+    writing_.erase(page.raw());
+    const auto kept = kept_.find(page.raw());
+    if (kept == kept_.end()) continue;
+    if (written) Know(page, kept->second);
+    kept_.erase(kept);
+  }
+  if (written) stats_.written_pages_total += pages.size();
+}
+
+bool LocalMemory::IsUnwritten(PageIndex page) const {
+  MutexLock lock(mu_);
+  const auto entry = staged_.find(page.raw());
+  return entry != staged_.end() && entry->second.progress != Progress::kWritten;
+}
+
+void LocalMemory::SetHold(bool hold) {
+  MutexLock lock(mu_);
+  hold_writes_ = hold;
+}
+
+bool LocalMemory::IsQuiet() const {
+  MutexLock lock(mu_);
+  if (!writing_.empty()) return false;
+  for (const auto& [page, sequence] : unwritten_) {
+    const auto entry = staged_.find(page);
+    if (entry != staged_.end() && entry->second.sequence == sequence) return false;
+  }
+  return true;
+}
+
+void LocalMemory::HoldWriter(PageIndex page) {
+  MutexLock lock(mu_);
+  held_writers_.push_back({page, std::chrono::steady_clock::now()});
+  woken_ = true;
+  excess_.SignalAll();
+}
+
+std::vector<LocalMemory::HeldWriter> LocalMemory::TakeHeldWriters() {
+  MutexLock lock(mu_);
+  return std::exchange(held_writers_, {});
+}
+
 LocalMemoryStats LocalMemory::Stats() const {
   MutexLock lock(mu_);
   LocalMemoryStats stats = stats_;
+  stats.pinned_pages = pinned_.size();
   if (policy_ != nullptr) {
     stats.resident_pages = Resident();
     stats.budget_pages = limits().budget;

@@ -8,6 +8,8 @@
 //              nobody else has its content until its write is acknowledged. Staged pages are the
 //              list of what is to be written, and the victim stage, in one
 //
+// Pinned pages are resident, or become it when they are next filled, and are none of the policy's.
+//
 // A page whose content the server is known to have, by its 128-bit hash, is not written again. A
 // page of zeros takes no memory while it is staged.
 #ifndef FAULTLINE_CLIENT_EVICT_LOCAL_MEMORY_H_
@@ -15,6 +17,8 @@
 
 #include <absl/container/flat_hash_map.h>
 #include <absl/container/flat_hash_set.h>
+#include <absl/functional/function_ref.h>
+#include <absl/status/status.h>
 
 #include <array>
 #include <chrono>
@@ -66,6 +70,9 @@ class LocalMemory {
   // Copies the content of a staged page, kPageSize bytes. False where it is not staged.
   bool CopyStaged(PageIndex page, std::byte* to) const;
 
+  // A thread waits to write to `page`, which is resident and write-protected.
+  void HoldWriter(PageIndex page);
+
   // Whether a fault for `page`, which is not staged, may take up room. Where not, it is noted, and
   // handed out by TakeDeferred() later.
   bool Admit(PageIndex page);
@@ -81,9 +88,10 @@ class LocalMemory {
   void Wake();
   // How many pages should leave now.
   PageCount Excess() const;
-  // Chooses victims, leaving out pages of which a write is under way. They count neither as
-  // resident nor as staged until one of the following is called for each.
-  void Choose(PageCount count, std::vector<PageIndex>* victims);
+  // Chooses victims, leaving out pages of which a write is under way, and those that `stays` says.
+  // They count neither as resident nor as staged until one of the following is called for each.
+  void Choose(PageCount count, absl::FunctionRef<bool(PageIndex)> stays,
+              std::vector<PageIndex>* victims);
   // It was taken out; whether the server has it as it is. REQUIRES: StageRoom() > 0.
   bool Stage(PageIndex page, const std::byte* bytes);
   // It is still there.
@@ -110,6 +118,42 @@ class LocalMemory {
   enum class DropResult { kDropped, kDroppedZero, kStays };
   // Forgets `page`, unless it has changed since; kDroppedZero: the server has zeros there.
   DropResult Drop(PageIndex page);
+
+  // On the word of the program.
+
+  // These leave before what the policy chooses, unless they are filled anew before.
+  void LeaveFirst(PageRange pages);
+  // They stay, from here on or from when they are next filled. RESOURCE_EXHAUSTED, and nothing is
+  // changed, where too little room would be left for the others.
+  absl::Status Pin(PageRange pages);
+  void Unpin(PageRange pages);
+  // So many pages can be resident beside those that are pinned.
+  PageCount RoomBesidePinned() const;
+
+  // Writing pages that stay (Flusher).
+
+  // What `bytes`, read from a page that is resident, are to the server.
+  enum class Standing {
+    kClean,  // it has them
+    kDirty,  // it has others: a write of these is under way from here on
+    kBusy,   // another write of the page is under way
+  };
+  Standing BeginKeptWrite(PageIndex page, const std::byte* bytes);
+  // The end of those writes; where they were not `written`, nobody knows what the server has.
+  void EndKeptWrites(const std::vector<PageIndex>& pages, bool written);
+  // Whether `page` is staged and not written yet.
+  bool IsUnwritten(PageIndex page) const;
+  // From here on, until Release..., no write of a staged page begins.
+  void HoldWrites() { SetHold(true); }
+  void ReleaseWrites() { SetHold(false); }
+  // Whether no write is under way, nor due.
+  bool IsQuiet() const;
+
+  struct HeldWriter {
+    PageIndex page;
+    std::chrono::steady_clock::time_point since;
+  };
+  std::vector<HeldWriter> TakeHeldWriters();
 
   LocalMemoryStats Stats() const;
 
@@ -143,12 +187,18 @@ class LocalMemory {
   }
   void Unstage(absl::flat_hash_map<uint64_t, Staged>::iterator entry)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Discard(PageIndex page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // `page` is resident from here on: for whoever cares, the policy or the pins.
+  void Arrive(PageIndex page, FillCause cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Whether it was resident for the policy, which forgets it.
+  bool TakeFromPolicy(PageIndex page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ChooseFirst(PageCount count, absl::FunctionRef<bool(PageIndex)> stays,
+                   std::vector<PageIndex>* victims) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SetHold(bool hold);
   static Limits LimitsFor(uint64_t budget);
   Limits limits() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t ExcessNow() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t Resident() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return policy_->resident().raw() + chosen_;
+    return policy_->resident().raw() + chosen_ + pinned_resident_;
   }
 
   const Kind kind_;
@@ -175,6 +225,14 @@ class LocalMemory {
   std::deque<std::pair<uint64_t, uint64_t>> unwritten_ ABSL_GUARDED_BY(mu_);
   uint64_t next_sequence_ ABSL_GUARDED_BY(mu_) = 1;
   std::vector<PageIndex> deferred_ ABSL_GUARDED_BY(mu_);
+  std::vector<HeldWriter> held_writers_ ABSL_GUARDED_BY(mu_);
+  bool hold_writes_ ABSL_GUARDED_BY(mu_) = false;
+  absl::flat_hash_map<uint64_t, Hash> kept_ ABSL_GUARDED_BY(mu_);    // being written, resident
+  absl::flat_hash_map<uint64_t, bool> pinned_ ABSL_GUARDED_BY(mu_);  // and whether it is resident
+  uint64_t pinned_resident_ ABSL_GUARDED_BY(mu_) = 0;
+  // Those to leave first, in order; what is not in the set any more counts no more.
+  std::deque<uint64_t> leaving_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_set<uint64_t> leaving_first_ ABSL_GUARDED_BY(mu_);
   LocalMemoryStats stats_ ABSL_GUARDED_BY(mu_);
 };
 

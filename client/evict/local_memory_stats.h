@@ -11,6 +11,7 @@ struct LocalMemoryStats {
   uint64_t budget_pages = 0;
   uint64_t resident_pages = 0;
   uint64_t staged_pages = 0;
+  uint64_t pinned_pages = 0;           // to be resident, whether or not they were filled yet
   uint64_t unwritten_pages = 0;        // staged, and not acknowledged yet
   uint64_t evicted_pages_total = 0;    // taken out of the target's memory
   uint64_t returned_pages_total = 0;   // taken back by a fault while they were staged

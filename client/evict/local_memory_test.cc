@@ -19,8 +19,11 @@ namespace {
 
 using testing::ElementsAre;
 using testing::IsEmpty;
+using testing::UnorderedElementsAre;
 
 constexpr PageCount kBudget{256}, kStage{64};
+
+constexpr auto kNone = [](PageIndex) { return false; };
 
 std::string Content(char c) { return std::string(kPageSize, c); }
 const std::byte* Bytes(const std::string& content) {
@@ -53,7 +56,7 @@ class LocalMemoryTest : public testing::Test {
   // Makes `page` resident, chooses it, and stages it with `content`.
   void Evict(uint64_t page, const std::string& content) {
     std::vector<PageIndex> victims;
-    local_.Choose(PageCount(1), &victims);
+    local_.Choose(PageCount(1), kNone, &victims);
     ASSERT_THAT(victims, ElementsAre(PageIndex(page)));
     local_.Stage(PageIndex(page), Bytes(content));
   }
@@ -100,6 +103,85 @@ TEST_F(LocalMemoryTest, ZerosTakeNoMemoryAndAreWrittenAsSuch) {
   EXPECT_EQ(local_.Drop(PageIndex(5)), LocalMemory::DropResult::kDroppedZero);
 }
 
+TEST_F(LocalMemoryTest, PinnedPagesAreNotChosen) {
+  for (uint64_t page = 0; page < 4; ++page) local_.OnZeroed(PageIndex(page));
+  ASSERT_TRUE(local_.Pin({PageIndex(0), PageCount(2)}).ok());
+  Evict(2, Content('x'));
+  // One that is filled later stays, too.
+  ASSERT_TRUE(local_.Pin({PageIndex(2), PageCount(1)}).ok());
+  local_.OnReturned(PageIndex(2));
+  std::vector<PageIndex> victims;
+  local_.Choose(PageCount(9), kNone, &victims);
+  EXPECT_THAT(victims, ElementsAre(PageIndex(3)));
+  local_.PutBack(PageIndex(3));
+  EXPECT_EQ(local_.Stats().resident_pages, 4u);
+  EXPECT_EQ(local_.Stats().pinned_pages, 3u);
+  local_.Unpin({PageIndex(0), PageCount(1)});
+  victims.clear();
+  local_.Choose(PageCount(9), kNone, &victims);
+  EXPECT_THAT(victims, UnorderedElementsAre(PageIndex(0), PageIndex(3)));
+}
+
+TEST_F(LocalMemoryTest, PinsLeaveRoomForOthers) {
+  // Of 192 pages beside the stage, four margins of 12.
+  EXPECT_TRUE(local_.Pin({PageIndex(0), PageCount(144)}).ok());
+  EXPECT_TRUE(local_.Pin({PageIndex(100), PageCount(44)}).ok());  // again
+  const absl::Status refused = local_.Pin({PageIndex(143), PageCount(2)});
+  EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_EQ(local_.Stats().pinned_pages, 144u);
+  EXPECT_EQ(local_.RoomBesidePinned(), PageCount(48));
+}
+
+TEST_F(LocalMemoryTest, WhatWillNotBeNeededIsChosenFirst) {
+  for (uint64_t page = 0; page < 6; ++page) local_.OnZeroed(PageIndex(page));
+  local_.LeaveFirst({PageIndex(3), PageCount(3)});
+  local_.OnFetched({PageIndex(4), PageCount(1)}, nullptr, FillCause::kDemand);  // filled anew
+  std::vector<PageIndex> victims;
+  local_.Choose(
+      PageCount(2), [](PageIndex page) { return page == PageIndex(0); }, &victims);
+  EXPECT_THAT(victims, ElementsAre(PageIndex(3), PageIndex(5)));
+  victims.clear();
+  local_.Choose(
+      PageCount(1), [](PageIndex page) { return page == PageIndex(0); }, &victims);
+  EXPECT_THAT(victims, ElementsAre(PageIndex(1)));
+}
+
+// What the server has is not known from when a write begins until it is acknowledged: a page that
+// has become what it was before is none that the server has.
+TEST_F(LocalMemoryTest, AWriteOfAPageThatStaysMakesItCleanOnceItIsAcknowledged) {
+  using Standing = LocalMemory::Standing;
+  const std::string old = Content('a'), changed = Content('b');
+  const PageIndex page(1);
+  local_.OnFetched({page, PageCount(1)}, Bytes(old), FillCause::kDemand);
+  EXPECT_EQ(local_.BeginKeptWrite(page, Bytes(old)), Standing::kClean);
+  EXPECT_TRUE(local_.IsQuiet());
+  EXPECT_EQ(local_.BeginKeptWrite(page, Bytes(changed)), Standing::kDirty);
+  EXPECT_EQ(local_.BeginKeptWrite(page, Bytes(old)), Standing::kBusy);
+  EXPECT_FALSE(local_.IsQuiet());
+  std::vector<PageIndex> victims;
+  local_.Choose(PageCount(1), kNone, &victims);
+  EXPECT_THAT(victims, IsEmpty());
+  local_.EndKeptWrites({page}, false);
+  EXPECT_EQ(local_.BeginKeptWrite(page, Bytes(old)), Standing::kDirty);
+  local_.EndKeptWrites({page}, true);
+  Evict(1, old);
+  EXPECT_THAT(Write(), IsEmpty());
+  EXPECT_TRUE(local_.IsQuiet());
+}
+
+TEST_F(LocalMemoryTest, WritesAreHeldUntilTheyAreReleased) {
+  local_.OnZeroed(PageIndex(1));
+  Evict(1, Content('x'));
+  EXPECT_FALSE(local_.IsQuiet());
+  EXPECT_TRUE(local_.IsUnwritten(PageIndex(1)));
+  local_.HoldWrites();
+  EXPECT_FALSE(local_.HasUnwritten());
+  EXPECT_THAT(Write(), IsEmpty());
+  local_.ReleaseWrites();
+  EXPECT_THAT(Write(), ElementsAre(PageIndex(1)));
+  EXPECT_FALSE(local_.IsUnwritten(PageIndex(1)));
+}
+
 TEST_F(LocalMemoryTest, NothingIsDroppedBeforeItIsWrittenAndOlderFetchesHaveEnded) {
   local_.OnZeroed(PageIndex(1));
   Evict(1, Content('x'));
@@ -122,7 +204,7 @@ TEST_F(LocalMemoryTest, APageHasOneWriteUnderWayAtATime) {
   ASSERT_EQ(local_.TakeUnwritten(PageCount(10)).size(), 1u);
   local_.OnReturned(PageIndex(1));  // and is written to
   std::vector<PageIndex> victims;
-  local_.Choose(PageCount(1), &victims);
+  local_.Choose(PageCount(1), kNone, &victims);
   EXPECT_THAT(victims, IsEmpty());
   local_.OnWritten({PageIndex(1)}, true);
   Evict(1, Content('y'));

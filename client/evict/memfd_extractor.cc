@@ -12,28 +12,52 @@
 
 namespace faultline {
 
+const MemoryFile* MemfdExtractor::FileOf(PageIndex page) const {
+  const auto file = std::find_if(files_.begin(), files_.end(), [&](const MemoryFile& f) {
+    return page.byte_offset() - f.volume_offset < f.size;
+  });
+  return file == files_.end() ? nullptr : &*file;
+}
+
+absl::Status MemfdExtractor::Read(std::span<const PageIndex> pages, std::byte* bytes) {
+  for (size_t i = 0; i < pages.size();) {
+    const MemoryFile* const file = FileOf(pages[i]);
+    if (file == nullptr) return absl::OutOfRangeError("no file has such a page");
+    const uint64_t at = pages[i].byte_offset() - file->volume_offset;
+    size_t end = i + 1;
+    while (end < pages.size() && pages[end] == pages[end - 1] + PageCount(1) &&
+           at + (end - i) * kPageSize < file->size) {
+      ++end;
+    }
+    const size_t length = (end - i) * kPageSize;
+    if (pread(file->fd.get(), bytes + i * kPageSize, length,
+              static_cast<off_t>(file->file_offset + at)) != static_cast<ssize_t>(length)) {
+      return absl::ErrnoToStatus(errno, "read of the file of far memory");
+    }
+    i = end;
+  }
+  return absl::OkStatus();
+}
+
 std::vector<MemfdExtractor::Run> MemfdExtractor::RunsOf(std::span<const uint64_t> addresses) const {
   std::vector<Run> runs;
   space_->map_changing_lock().AssertSharedHeld();  // by the caller of Extract()
   for (size_t i = 0; i < addresses.size(); ++i) {
     const std::optional<PageIndex> page = space_->PageAt(addresses[i]);
     if (!page) continue;
-    const uint64_t at = page->byte_offset();
-    const auto file = std::find_if(files_.begin(), files_.end(), [&](const MemoryFile& f) {
-      return at - f.volume_offset < f.size;
-    });
-    if (file == files_.end()) continue;
-    const uint64_t offset = file->file_offset + (at - file->volume_offset);
+    const MemoryFile* const file = FileOf(*page);
+    if (file == nullptr) continue;
+    const uint64_t offset = file->file_offset + (page->byte_offset() - file->volume_offset);
     if (!runs.empty()) {
       Run& last = runs.back();
-      if (last.first + last.count == i && last.file == &*file &&
+      if (last.first + last.count == i && last.file == file &&
           addresses[i] == addresses[i - 1] + kPageSize &&
           offset == last.offset + last.count * kPageSize) {
         ++last.count;
         continue;
       }
     }
-    runs.push_back({i, 1, &*file, offset});
+    runs.push_back({i, 1, file, offset});
   }
   return runs;
 }

@@ -33,6 +33,7 @@ class MemfdExtractor final : public PageExtractor {
 
   absl::Status Extract(std::span<const uint64_t> addresses, std::span<Extraction> outcomes,
                        std::byte* bytes) override;
+  absl::Status Read(std::span<const PageIndex> pages, std::byte* bytes) override;
 
  private:
   // Pages that follow each other in memory and in a file.
@@ -42,6 +43,8 @@ class MemfdExtractor final : public PageExtractor {
     const MemoryFile* file;
     uint64_t offset;  // in the file
   };
+  // Null where no file has `page`.
+  const MemoryFile* FileOf(PageIndex page) const;
   std::vector<Run> RunsOf(std::span<const uint64_t> addresses) const;
   static void ReadRun(const Run& run, std::span<Extraction> outcomes, std::byte* bytes);
   absl::Status ExtractRun(const Run& run, AddressRange range, std::span<Extraction> outcomes,

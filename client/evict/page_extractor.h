@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <span>
 
+#include "proto/page.h"
+
 namespace faultline {
 
 enum class Extraction : uint8_t {
@@ -43,6 +45,13 @@ class PageExtractor {
   // drops the page later, so that it may still be there with what it had.
   virtual absl::Status Extract(std::span<const uint64_t> addresses, std::span<Extraction> outcomes,
                                std::byte* bytes) = 0;
+
+  // Copies what the n-th of `pages` (ascending) holds to `bytes` + n * kPageSize and leaves it
+  // where it is, mapped or not; a page that is not there reads as zeros. What the target writes
+  // meanwhile may be in it, or not, or in part. UNIMPLEMENTED where pages can only be taken out.
+  virtual absl::Status Read(std::span<const PageIndex> /*pages*/, std::byte* /*bytes*/) {
+    return absl::UnimplementedError("pages of this memory can only be taken out of it");
+  }
 };
 
 }  // namespace faultline

@@ -274,6 +274,8 @@ void FaultReader::ResolveHeldWrites() {
     const std::optional<PageIndex> page = memory_->space.PageAt(address);
     if (page && memory_->table->Get(*page) != PageState::kPresent) {
       faults_.push_back(address);
+    } else if (page && memory_->local != nullptr) {
+      memory_->local->HoldWriter(*page);
     } else {
       woken_.push_back({address, kPageSize});
     }

@@ -18,12 +18,15 @@
 #include "client/lib/agent_watcher.h"
 #include "client/lib/failure.h"
 #include "client/lib/open_userfaultfd.h"
+#include "client/lib/shared.h"
 #include "client/unique_fd.h"
 
 using faultline::AgentConnection;
 using faultline::AgentWatcher;
 using faultline::Failure;
+using faultline::kPageBytes;
 using faultline::OnAgentLoss;
+using faultline::Return;
 using faultline::Success;
 using faultline::SystemFailure;
 using faultline::UniqueFd;
@@ -50,14 +53,7 @@ struct faultline_mapping {
 
 namespace {
 
-constexpr uint64_t kPageBytes = 4096;
 constexpr std::chrono::milliseconds kDefaultTimeout{30'000};
-
-std::string SocketPath(const faultline_map_options& options) {
-  if (options.socket_path != nullptr) return options.socket_path;
-  const char* path = getenv("FAULTLINE_SOCKET");
-  return path != nullptr ? path : FAULTLINE_DEFAULT_SOCKET;
-}
 
 Failure CheckOptions(const faultline_map_options& options) {
   if (options.volume == nullptr) return {EINVAL, "no volume is named"};
@@ -68,30 +64,16 @@ Failure CheckOptions(const faultline_map_options& options) {
   if (options.memory != FAULTLINE_MAP_PRIVATE && options.memory != FAULTLINE_MAP_SHARED) {
     return {EINVAL, "unknown kind of memory " + std::to_string(options.memory)};
   }
-  if (options.on_agent_loss != FAULTLINE_ON_AGENT_LOSS_KILL &&
-      options.on_agent_loss != FAULTLINE_ON_AGENT_LOSS_WAIT) {
-    return {EINVAL, "unknown value " + std::to_string(options.on_agent_loss) +
-                        " for what to do on the loss of the agent"};
-  }
-  if (sysconf(_SC_PAGESIZE) != static_cast<long>(kPageBytes)) {
-    return {EINVAL, "this machine's pages are not of 4096 bytes"};
-  }
-  return Success();
+  return faultline::CheckCommon(options.on_agent_loss);
 }
 
 // Sets the length that is to be mapped: what the options say, or the rest of the volume.
 Failure FindLength(const faultline_map_options& options, faultline_mapping* mapping) {
   mapping->length = options.length;
   if (options.length != 0) return Success();
-  json answer;
-  Failure failure =
-      mapping->agent.Ask({{"query", "volume"}, {"volume", options.volume}}, {}, &answer);
+  uint64_t bytes = 0;
+  Failure failure = faultline::AskVolumeSize(&mapping->agent, options.volume, &bytes);
   if (!failure.ok()) return failure;
-  const auto size = answer.find("size");
-  if (size == answer.end() || !size->is_number_unsigned()) {
-    return {EPROTO, "the agent did not tell the volume's size: " + answer.dump()};
-  }
-  const uint64_t bytes = size->get<uint64_t>();
   if (options.offset >= bytes) {
     return {EINVAL, "offset " + std::to_string(options.offset) + " is not within volume " +
                         options.volume + ", which has " + std::to_string(bytes) + " bytes"};
@@ -101,25 +83,14 @@ Failure FindLength(const faultline_map_options& options, faultline_mapping* mapp
 }
 
 Failure MapMemory(const faultline_map_options& options, faultline_mapping* mapping) {
-  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   if (options.memory == FAULTLINE_MAP_SHARED) {
     mapping->memfd.reset(memfd_create("faultline", MFD_CLOEXEC));
     if (!mapping->memfd ||
         ftruncate(mapping->memfd.get(), static_cast<off_t>(mapping->length)) != 0) {
       return SystemFailure("cannot make a memfd of " + std::to_string(mapping->length) + " bytes");
     }
-    flags = MAP_SHARED | MAP_NORESERVE;
   }
-  void* address =
-      mmap(nullptr, mapping->length, PROT_READ | PROT_WRITE, flags, mapping->memfd.get(), 0);
-  if (address == MAP_FAILED) {
-    return SystemFailure("cannot map " + std::to_string(mapping->length) + " bytes");
-  }
-  mapping->address = address;
-  if (madvise(address, mapping->length, MADV_DONTFORK) != 0) {
-    return SystemFailure("cannot keep the memory out of child processes");
-  }
-  return Success();
+  return faultline::MapAlone(mapping->memfd.get(), mapping->length, &mapping->address);
 }
 
 Failure HandOver(const faultline_map_options& options, faultline_mapping* mapping) {
@@ -136,19 +107,11 @@ Failure HandOver(const faultline_map_options& options, faultline_mapping* mappin
                         {"mappings", json::array({range})},
                         {"mode", "lazy"},
                         {"register", true}};
-  json answer;
-  Failure failure = mapping->agent.Ask(request, descriptors, &answer);
-  if (!failure.ok()) return failure;
-  const auto id = answer.find("attachment");
-  if (id == answer.end() || !id->is_number_unsigned()) {
-    return {EPROTO, "the agent did not tell the attachment: " + answer.dump()};
-  }
-  mapping->attachment = id->get<uint64_t>();
-  return Success();
+  return faultline::AskToAttach(&mapping->agent, request, descriptors, &mapping->attachment);
 }
 
 Failure Map(const faultline_map_options& options, faultline_mapping* mapping) {
-  Failure failure = mapping->agent.Connect(SocketPath(options));
+  Failure failure = mapping->agent.Connect(faultline::SocketPath(options.socket_path));
   if (!failure.ok()) return failure;
   if (failure = FindLength(options, mapping); !failure.ok()) return failure;
   if (failure = faultline::OpenUserfaultfd(&mapping->uffd); !failure.ok()) return failure;
@@ -159,14 +122,6 @@ Failure Map(const faultline_map_options& options, faultline_mapping* mapping) {
                                     ? OnAgentLoss::kWait
                                     : OnAgentLoss::kKill,
                                 std::string("volume ") + options.volume);
-}
-
-int Return(const Failure& failure, faultline_error* error) {
-  if (error != nullptr) {
-    const size_t size = failure.message.copy(error->message, sizeof error->message - 1);
-    error->message[size] = '\0';
-  }
-  return -failure.code;
 }
 
 }  // namespace

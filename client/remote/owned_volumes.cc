@@ -52,6 +52,42 @@ absl::StatusOr<VolumeIo> OwnedVolumes::Create(absl::string_view prefix, uint64_t
   return io;
 }
 
+absl::StatusOr<VolumeIo> OwnedVolumes::CreateKept(const NewVolume& volume, absl::Time deadline) {
+  absl::StatusOr<rpc::Volume> made;
+  if (!volume.snapshot.empty()) {
+    made = admin_->CloneVolume(volume.snapshot, volume.name);
+  } else {
+    rpc::CreateVolumeRequest request;
+    request.set_name(volume.name);
+    request.set_size_bytes(volume.size_bytes);
+    if (volume.durability == "none") {
+      request.set_durability(rpc::DURABILITY_NONE);
+    } else if (volume.durability == "interval") {
+      request.set_durability(rpc::DURABILITY_INTERVAL);
+    } else if (!volume.durability.empty() && volume.durability != "sync") {
+      return absl::InvalidArgumentError(absl::StrCat("unknown durability \"", volume.durability,
+                                                     "\"; known are sync, interval and none"));
+    }
+    made = admin_->CreateVolume(request);
+  }
+  if (!made.ok()) return made.status();
+  absl::StatusOr<VolumeIo> io = server_->OpenVolumeIo(volume.name, deadline);
+  if (!io.ok()) DeleteLater(volume.name);
+  return io;
+}
+
+absl::Status OwnedVolumes::Snapshot(absl::string_view volume, absl::string_view snapshot) {
+  return admin_->SnapshotVolume(volume, snapshot).status();
+}
+
+void OwnedVolumes::DeleteLater(std::string name) {
+  {
+    MutexLock lock(mu_);
+    unused_.push_back(std::move(name));
+  }
+  changed_.SignalAll();
+}
+
 absl::StatusOr<std::shared_ptr<PageSource>> OwnedVolumes::Freeze(absl::string_view volume) {
   const std::string name = NewName(absl::StrCat(volume, ".fork"));
   absl::StatusOr<rpc::Volume> made = admin_->SnapshotVolume(volume, name);
@@ -70,11 +106,7 @@ std::shared_ptr<PageSource> OwnedVolumes::Own(std::shared_ptr<PageSource> source
   PageSource* const raw = source.get();
   return {raw, [this, kept = std::move(source), name = std::move(name)](PageSource*) mutable {
             kept.reset();
-            {
-              MutexLock lock(mu_);
-              unused_.push_back(std::move(name));
-            }
-            changed_.SignalAll();
+            DeleteLater(std::move(name));
           }};
 }
 

@@ -36,6 +36,13 @@ class OwnedVolumes {
   // A snapshot of `volume` as it is now, until the source is destroyed.
   absl::StatusOr<std::shared_ptr<PageSource>> Freeze(absl::string_view volume);
 
+  // A new volume, or a clone, that nobody owns: it stays until it is deleted.
+  absl::StatusOr<VolumeIo> CreateKept(const NewVolume& volume, absl::Time deadline);
+  // A snapshot that stays.
+  absl::Status Snapshot(absl::string_view volume, absl::string_view snapshot);
+  // Soon.
+  void DeleteLater(std::string name);
+
  private:
   std::string NewName(absl::string_view prefix);
   // `source`, and when it is destroyed the volume `name` is deleted.

@@ -64,6 +64,14 @@ struct VolumeIo {
   std::string name = {};  // of the volume, where it is not known otherwise
 };
 
+// A volume that is to be made.
+struct NewVolume {
+  std::string name;
+  uint64_t size_bytes = 0;      // all zero; or else
+  std::string snapshot;         // a clone of this one
+  std::string durability = {};  // "sync", "interval" or "none"; empty: "sync". Not of a clone
+};
+
 // Opens a volume for its one writer, which fences every earlier one: no write of theirs is applied
 // from here on. FAILED_PRECONDITION where it is never written to, as a snapshot; otherwise as
 // OpenSource.
