@@ -4,6 +4,7 @@
 // have, and every byte is looked at.
 #include "client/evict/far_memory.h"
 
+#include <absl/time/clock.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -14,6 +15,8 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <functional>
+#include <future>
 #include <memory>
 #include <random>
 #include <string>
@@ -94,6 +97,7 @@ class FarMemoryTest : public testing::TestWithParam<const char*> {
     request.far->sink = sink_;
     request.far->fresh = fresh;
     request.far->protection = Uffd::Protection::kWriteToo;
+    request.far->snapshot = snapshot_;
     request.far->new_extractor =
         [&memory](Uffd* uffd,
                   const AddressSpace* space) -> absl::StatusOr<std::unique_ptr<PageExtractor>> {
@@ -102,6 +106,23 @@ class FarMemoryTest : public testing::TestWithParam<const char*> {
       return std::make_unique<MemfdExtractor>(uffd, space, std::move(files));
     };
     return pager_->Attach(std::move(request));
+  }
+  // Waits for the end of a command to the one attachment.
+  absl::Status Perform(FarCommand::Kind kind, absl::Duration timeout = absl::Seconds(60)) {
+    FarCommand command;
+    command.kind = kind;
+    command.snapshot = "then";
+    command.deadline = absl::Now() + timeout;
+    std::promise<absl::Status> ended;
+    pager_->Perform(pager_->Attachments().at(0).id, std::move(command),
+                    [&](const absl::Status& status) { ended.set_value(status); });
+    return ended.get_future().get();
+  }
+  std::string VolumeBytes() const { return volume_->Bytes({PageIndex(0), PageCount(kPages)}); }
+  static uint64_t WordOf(const std::string& bytes, uint64_t page) {
+    uint64_t word;
+    memcpy(&word, &bytes[page * kPageSize], sizeof word);
+    return word;
   }
   LocalMemoryStats Stats() const { return pager_->Attachments().at(0).local; }
 
@@ -145,6 +166,7 @@ class FarMemoryTest : public testing::TestWithParam<const char*> {
       MemoryVolume::Create(std::string(kPages * kPageSize, '\0'));
   std::shared_ptr<FaultyPageSource> source_;
   std::shared_ptr<FaultyPageSink> sink_;
+  std::function<absl::Status(const std::string& name)> snapshot_;
   std::unique_ptr<Pager> pager_;
 };
 
@@ -225,6 +247,94 @@ TEST_P(FarMemoryTest, WhatIsDiscardedReadsAsZeroWhereverItWas) {
   memory.Word(kPages - 1) = 7;
   EXPECT_EQ(madvise(memory.base() + (kPages - 1) * kPageSize, kPageSize, MADV_REMOVE), 0);
   EXPECT_EQ(memory.Word(kPages - 1), 0u);
+}
+
+TEST_P(FarMemoryTest, AFlushHasAllThatWasWrittenThoughWritesFail) {
+  FarFile memory(kPages);
+  ASSERT_TRUE(Attach(memory).ok());
+  sink_->FailShare(0.2);
+  for (uint64_t lap = 1; lap <= 3; ++lap) {
+    for (uint64_t page = 0; page < kPages; ++page) {
+      if (page % lap == 0) memory.Word(page) = lap * kPages + page;
+    }
+    ASSERT_EQ(Perform(FarCommand::Kind::kFlush), absl::OkStatus());
+    const std::string bytes = VolumeBytes();
+    for (uint64_t page = 0; page < kPages; ++page) {
+      const uint64_t last = page % lap == 0 ? lap : page % 2 == 0 && lap == 3 ? 2 : 1;
+      ASSERT_EQ(WordOf(bytes, page), last * kPages + page) << "page " << page << ", lap " << lap;
+    }
+  }
+}
+
+TEST_P(FarMemoryTest, AFlushThatIsNotDoneInTimeSaysSoAndLosesNothing) {
+  FarFile memory(kPages);
+  ASSERT_TRUE(Attach(memory).ok());
+  for (uint64_t page = 0; page < 100; ++page) memory.Word(page) = page + 1;
+  sink_->Hold();
+  const absl::Status late = Perform(FarCommand::Kind::kFlush, absl::Milliseconds(50));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(late)) << late;
+  for (uint64_t page = 0; page < 100; ++page) memory.Word(page) += 1;
+  sink_->Release();
+  ASSERT_EQ(Perform(FarCommand::Kind::kFlush), absl::OkStatus());
+  const std::string bytes = VolumeBytes();
+  for (uint64_t page = 0; page < 100; ++page) ASSERT_EQ(WordOf(bytes, page), page + 2);
+}
+
+TEST_P(FarMemoryTest, AFlushToAVolumeOfAnotherWriterIsRefused) {
+  FarFile memory(kPages);
+  ASSERT_TRUE(Attach(memory).ok());
+  memory.Word(0) = 1;
+  const VolumeIo other = volume_->OpenIo();
+  const absl::Status refused = Perform(FarCommand::Kind::kFlush);
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+}
+
+// Pages are changed, and leave, between the moment and the snapshot, until there is no room for
+// what may not be written yet.
+TEST_P(FarMemoryTest, ACheckpointHasNothingThatIsLaterThanItsMoment) {
+  FarFile memory(kPages);
+  std::thread writer;
+  std::string image;
+  snapshot_ = [&](const std::string& name) {
+    EXPECT_EQ(name, "then");
+    const uint64_t before = Stats().deferred_faults_total;
+    writer = std::thread([&] {
+      for (uint64_t page = 0; page < kPages; ++page) memory.Word(page) = 7;
+    });
+    while (Stats().deferred_faults_total == before) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    image = VolumeBytes();
+    return absl::OkStatus();
+  };
+  ASSERT_TRUE(Attach(memory).ok());
+  for (uint64_t page = 0; page < kPages; ++page) memory.Word(page) = page + 1;
+  ASSERT_EQ(Perform(FarCommand::Kind::kCheckpoint), absl::OkStatus());
+  writer.join();
+  for (uint64_t page = 0; page < kPages; ++page) {
+    ASSERT_EQ(WordOf(image, page), page + 1) << "page " << page;
+    ASSERT_EQ(memory.Word(page), 7u) << "page " << page;
+  }
+  // What was held back has reached the volume since.
+  ASSERT_EQ(Perform(FarCommand::Kind::kFlush), absl::OkStatus());
+  const std::string bytes = VolumeBytes();
+  for (uint64_t page = 0; page < kPages; ++page) ASSERT_EQ(WordOf(bytes, page), 7u);
+}
+
+// A checkpoint that fails half way holds nobody up afterwards.
+TEST_P(FarMemoryTest, AfterACheckpointThatFailsWritesGoOn) {
+  FarFile memory(kPages);
+  snapshot_ = [](const std::string&) { return absl::AlreadyExistsError("then is there"); };
+  ASSERT_TRUE(Attach(memory).ok());
+  for (uint64_t page = 0; page < kPages; ++page) memory.Word(page) = page + 1;
+  EXPECT_TRUE(absl::IsAlreadyExists(Perform(FarCommand::Kind::kCheckpoint)));
+  sink_->FailShare(1);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(
+      (memory.Word(5) = 9, Perform(FarCommand::Kind::kCheckpoint, absl::Milliseconds(100)))));
+  sink_->FailShare(0);
+  for (uint64_t page = 0; page < kPages; ++page) memory.Word(page) += 1;
+  for (uint64_t page = 0; page < kPages; ++page) {
+    ASSERT_EQ(memory.Word(page), page == 5 ? 10 : page + 2);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, FarMemoryTest,
