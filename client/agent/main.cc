@@ -222,7 +222,7 @@ absl::Status PrepareFar(const Flags& flags, Agent* agent, HandoverWorkersOptions
   workers->new_volume = [owned, around](const NewVolume& volume, absl::Time deadline) {
     return around(owned->CreateKept(volume, deadline));
   };
-  workers->delete_volume = [owned](const std::string& volume) { owned->DeleteLater(volume); };
+  workers->delete_volume = [owned](const std::string& volume) { owned->DeleteNow(volume); };
   workers->snapshot_volume = [owned](const std::string& volume, const std::string& snapshot) {
     return owned->Snapshot(volume, snapshot);
   };

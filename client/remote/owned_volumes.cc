@@ -72,12 +72,19 @@ absl::StatusOr<VolumeIo> OwnedVolumes::CreateKept(const NewVolume& volume, absl:
   }
   if (!made.ok()) return made.status();
   absl::StatusOr<VolumeIo> io = server_->OpenVolumeIo(volume.name, deadline);
-  if (!io.ok()) DeleteLater(volume.name);
+  if (!io.ok()) DeleteNow(volume.name);
   return io;
 }
 
 absl::Status OwnedVolumes::Snapshot(absl::string_view volume, absl::string_view snapshot) {
   return admin_->SnapshotVolume(volume, snapshot).status();
+}
+
+void OwnedVolumes::DeleteNow(const std::string& name) {
+  const absl::Status deleted = admin_->DeleteVolume(name);
+  if (deleted.ok()) return;
+  LogWarning(absl::StrCat(
+      "volume ", name, ", which nobody uses any more, is left on the server: ", deleted.message()));
 }
 
 void OwnedVolumes::DeleteLater(std::string name) {
@@ -120,13 +127,7 @@ void OwnedVolumes::Delete() {
       name = std::move(unused_.front());
       unused_.pop_front();
     }
-    const absl::Status deleted = admin_->DeleteVolume(name);
-    if (!deleted.ok()) {
-      LogWarning(absl::StrCat("volume ", name,
-                              ", which nobody uses any more, is left on the "
-                              "server: ",
-                              deleted.message()));
-    }
+    DeleteNow(name);
   }
 }
 

@@ -40,13 +40,15 @@ class OwnedVolumes {
   absl::StatusOr<VolumeIo> CreateKept(const NewVolume& volume, absl::Time deadline);
   // A snapshot that stays.
   absl::Status Snapshot(absl::string_view volume, absl::string_view snapshot);
-  // Soon.
-  void DeleteLater(std::string name);
+  // One of those. Blocks: whoever made it in vain may make it again at once.
+  void DeleteNow(const std::string& name);
 
  private:
   std::string NewName(absl::string_view prefix);
   // `source`, and when it is destroyed the volume `name` is deleted.
   std::shared_ptr<PageSource> Own(std::shared_ptr<PageSource> source, std::string name);
+  // Soon.
+  void DeleteLater(std::string name);
   void Delete();
 
   const std::unique_ptr<AdminClient> admin_;
