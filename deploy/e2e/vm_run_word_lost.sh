@@ -26,10 +26,11 @@ peer() {
       if ($do eq "take") {
         my $last = shift;
         dial();
-        say_it(type => "hello", version => 2);
+        say_it(type => "hello", version => 3);
         $machine = hear();
         next if $last eq "hello";
         say_it(type => "ready");
+        hear()->{type} eq "stopped" or die "not stopped\n";
         my $state = hear();
         read($socket, my $bytes, $state->{bytes}) == $state->{bytes} or die "no state\n";
         next if $last eq "ready";
