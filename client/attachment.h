@@ -99,8 +99,7 @@ struct AttachRequest {
   std::shared_ptr<const PageSet> replay;         // to be fetched first of all; null: nothing
   // Called once what `replay` has was fetched, on any thread. Not where the attachment ends before.
   std::function<void()> on_replayed;
-  // Null: pages that are there stay. Otherwise `register_ranges` has to be true, and `drain` false;
-  // the attachment does not outlive the agent.
+  // Null: pages that are there stay. Otherwise `register_ranges` has to be true, and `drain` false.
   std::unique_ptr<FarMemory> far;
 };
 

@@ -14,6 +14,7 @@
 #include <thread>
 #include <utility>
 
+#include "client/evict/takeover.h"
 #include "client/process_maps.h"
 #include "proto/log.h"
 
@@ -33,6 +34,8 @@ constexpr auto kPoisonPatience = std::chrono::seconds(5);
 constexpr auto kTick = std::chrono::seconds(1);
 // While something waits for the address space to be settled.
 constexpr auto kSettleTick = std::chrono::microseconds(250);
+// Between two looks whether memory that was taken over can be evicted.
+constexpr auto kResumeRetry = std::chrono::milliseconds(1);
 // Fills that are held off for longer are reported.
 constexpr auto kWatchPatience = std::chrono::seconds(5);
 // So many pages tell whether memory was wiped by a fork.
@@ -146,7 +149,7 @@ void LiveAttachment::StartReplay(std::shared_ptr<const PageSet> working_set,
   environment_.timers->After(SteadyClock::duration(0), [replay] { replay->Run(); });
 }
 
-void LiveAttachment::StartEvicting(std::unique_ptr<PageExtractor> extractor, FarMemory far) {
+void LiveAttachment::PrepareEvicting(std::unique_ptr<PageExtractor> extractor, FarMemory far) {
   std::unique_ptr<AreaScanner> scanner;
   if (far.least_area > 0) {
     scanner = std::make_unique<AreaScanner>(memory_, pid_, far.least_area, far.excluded);
@@ -154,10 +157,31 @@ void LiveAttachment::StartEvicting(std::unique_ptr<PageExtractor> extractor, Far
   MutexLock lock(mu_);
   if (closed_) return;
   freeze_ = std::move(far.freeze);
-  evictor_ = std::make_unique<Evictor>(memory_, std::move(extractor), std::move(far.sink), fetcher_,
+  evictor_ = std::make_shared<Evictor>(memory_, std::move(extractor), std::move(far.sink), fetcher_,
                                        ahead_, std::move(scanner), this, std::move(far.snapshot),
                                        environment_.timers);
-  evictor_->Start();
+}
+
+void LiveAttachment::StartEvicting() {
+  MutexLock lock(mu_);
+  if (evictor_ != nullptr) evictor_->Start();
+}
+
+void LiveAttachment::ResumeEvicting() {
+  std::shared_ptr<Evictor> evictor;
+  {
+    MutexLock lock(mu_);
+    evictor = evictor_;
+  }
+  if (evictor == nullptr || gone_) return;
+  if (NoteResident(pid_, memory_.get(), evictor->extractor())) {
+    StartEvicting();
+    return;
+  }
+  if (!settling_.exchange(true)) TickLater(kSettleTick);
+  environment_.timers->After(kResumeRetry, [weak = weak_from_this()] {
+    if (const auto self = weak.lock(); self != nullptr) self->ResumeEvicting();
+  });
 }
 
 void LiveAttachment::Perform(FarCommand command, FarDone done) {
@@ -189,7 +213,7 @@ void LiveAttachment::Perform(FarCommand command, FarDone done) {
 }
 
 void LiveAttachment::StopEvicting() {
-  std::unique_ptr<Evictor> evictor;
+  std::shared_ptr<Evictor> evictor;
   {
     MutexLock lock(mu_);
     evictor = std::move(evictor_);

@@ -64,8 +64,12 @@ class LiveAttachment final : public Target,
   void StartDrain(const DrainWindow* behind = nullptr);
   // The same, behind a fetch of `working_set`; `on_replayed`, which may be null, is called between.
   void StartReplay(std::shared_ptr<const PageSet> working_set, std::function<void()> on_replayed);
-  // Of far memory: pages leave from here on where there is no room for them.
-  void StartEvicting(std::unique_ptr<PageExtractor> extractor, FarMemory far);
+  // Of far memory: pages leave from StartEvicting() on where there is no room for them.
+  void PrepareEvicting(std::unique_ptr<PageExtractor> extractor, FarMemory far);
+  void StartEvicting();
+  // The same, as soon as it is known which pages are there: of memory that another process has
+  // served. After Start().
+  void ResumeEvicting();
   // What its program asks for; OUT_OF_RANGE for pages that it has not, FAILED_PRECONDITION where it
   // is no far memory.
   void Perform(FarCommand command, FarDone done);
@@ -145,7 +149,7 @@ class LiveAttachment final : public Target,
   mutable Mutex mu_;
   UniqueFd pidfd_ ABSL_GUARDED_BY(mu_);
   ForkedSource::Freeze freeze_ ABSL_GUARDED_BY(mu_);       // of far memory
-  std::unique_ptr<Evictor> evictor_ ABSL_GUARDED_BY(mu_);  // of far memory, until it is closed
+  std::shared_ptr<Evictor> evictor_ ABSL_GUARDED_BY(mu_);  // of far memory, until it is closed
 };
 
 }  // namespace faultline

@@ -143,6 +143,11 @@ class PageTable::Directory {
   uint64_t RunOf(PageState state, uint64_t first, uint64_t count) const;
 
   TakenPages* taken() const { return taken_.get(); }
+  // Whose first page is the first here.
+  void KeepIn(std::shared_ptr<FarJournal> far, PageIndex first) {
+    far_ = std::move(far);
+    far_first_ = first;
+  }
 
   uint64_t CountOf(PageState state) const {
     // Below 0 for a moment where a page changes twice and the second change is counted first.
@@ -171,9 +176,20 @@ class PageTable::Directory {
     if (taken_ != nullptr && !IsFetched(state)) taken_->Set(first, count);
   }
 
+  // After the change: see far_journal.h.
+  void NoteFar(uint64_t first, uint64_t count, PageState state) {
+    if (far_ == nullptr) return;
+    const PageRange pages{far_first_ + PageCount(first), PageCount(count)};
+    if (state == PageState::kPresent) far_->Note(pages, PageHome::kPresent);
+    if (state == PageState::kZero) far_->Note(pages, PageHome::kZero);
+    if (state == PageState::kAbsent) far_->Note(pages, PageHome::kAtServer);
+  }
+
   const PageCount pages_;
   std::atomic<Entry>* const entries_;        // mapped; fresh memory is null, and so all absent
   const std::shared_ptr<TakenPages> taken_;  // may be null
+  std::shared_ptr<FarJournal> far_;          // may be null
+  PageIndex far_first_;
   std::array<std::atomic<int64_t>, kPageStates> counts_ = {};
 
   Mutex mu_;
@@ -253,6 +269,7 @@ bool PageTable::Directory::Set(uint64_t page, PageState state, std::optional<Pag
                                        std::memory_order_relaxed));
   counts_[static_cast<size_t>(old)].fetch_sub(1, std::memory_order_relaxed);
   counts_[static_cast<size_t>(state)].fetch_add(1, std::memory_order_relaxed);
+  NoteFar(page, 1, state);
   return true;
 }
 
@@ -270,6 +287,7 @@ void PageTable::Directory::SetAll(uint64_t first, uint64_t count, PageState stat
     return;
   }
   Note(first, count, state);
+  const uint64_t all_first = first, all_count = count;
   while (count > 0) {
     const uint64_t index = first / kChunkPages;
     const uint64_t from = first % kChunkPages;
@@ -283,6 +301,7 @@ void PageTable::Directory::SetAll(uint64_t first, uint64_t count, PageState stat
     first += here;
     count -= here;
   }
+  NoteFar(all_first, all_count, state);
 }
 
 bool PageTable::Directory::ReplaceAll(uint64_t index, PageState state) {
@@ -408,6 +427,11 @@ PageTable::PageTable(PageRange range, std::vector<PageRange> shared_ranges,
       shared_(std::move(shared)) {}
 
 PageTable::~PageTable() = default;
+
+void PageTable::KeepIn(std::shared_ptr<FarJournal> far) {
+  own_->KeepIn(far, range_.first);
+  if (shared_ != nullptr) shared_->KeepIn(std::move(far), range_.first);
+}
 
 absl::StatusOr<std::unique_ptr<PageTable>> PageTable::Create(PageRange range,
                                                              std::vector<PageRange> shared,

@@ -11,6 +11,7 @@
 #include <memory>
 #include <vector>
 
+#include "client/journal/far_journal.h"
 #include "client/journal/taken_pages.h"
 #include "proto/page.h"
 
@@ -64,6 +65,10 @@ class PageTable {
   ~PageTable();
   PageTable(const PageTable&) = delete;
   PageTable& operator=(const PageTable&) = delete;
+
+  // Notes in `far`, too, from here on, which pages have become present, zero or the source's alone.
+  // A clone's pages are not noted. To be called before anybody else has the table.
+  void KeepIn(std::shared_ptr<FarJournal> far);
 
   // The table of a forked child, with every page in the state that it has here. Takes time by the
   // number of chunks in use (16 MiB of memory each), not by the number of pages.

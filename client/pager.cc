@@ -3,6 +3,8 @@
 
 #include <absl/strings/str_cat.h>
 #include <errno.h>
+#include <signal.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -15,6 +17,7 @@
 #include "client/event_loop.h"
 #include "client/evict/far_memory.h"
 #include "client/evict/local_memory.h"
+#include "client/evict/takeover.h"
 #include "client/fault/paged_memory.h"
 #include "client/live_attachment.h"
 #include "client/process_maps.h"
@@ -72,7 +75,7 @@ absl::StatusOr<std::unique_ptr<PageTable>> MakeTable(const std::vector<Mapping>&
 // Null where the attachment is not to survive this process, or cannot.
 std::unique_ptr<AttachmentJournal> MakeJournal(const AttachRequest& request, AttachmentId id,
                                                const Journal* journal) {
-  if (journal == nullptr || request.far != nullptr) return nullptr;
+  if (journal == nullptr || (request.far != nullptr && !request.far->record)) return nullptr;
   const absl::StatusOr<ProcessIdentity> process = IdentityOf(request.pid);
   absl::Status status = process.status();
   if (process.ok()) {
@@ -90,7 +93,8 @@ std::unique_ptr<AttachmentJournal> MakeJournal(const AttachRequest& request, Att
                          .target_keeps_uffd = kept.ok(),
                          .volume = request.volume,
                          .options = request.options,
-                         .mappings = request.mappings});
+                         .mappings = request.mappings,
+                         .far = request.far != nullptr ? request.far->record : std::nullopt});
     if (made.ok()) return *std::move(made);
     status = made.status();
   }
@@ -110,7 +114,8 @@ absl::StatusOr<std::shared_ptr<PagedMemory>> PrepareMemory(
     if (far->protection == Uffd::Protection::kWriteToo) {
       features |= uapi::kFeaturePagefaultFlagWp | uapi::kFeatureWpHugetlbfsShmem;
     }
-    local = std::make_unique<LocalMemory>(far->limit, std::move(far->policy));
+    local = std::make_unique<LocalMemory>(far->limit, std::move(far->policy),
+                                          journal != nullptr ? journal->far() : nullptr);
   }
   uffd_msg* const buffer = journal != nullptr ? journal->messages() : nullptr;
   absl::StatusOr<std::unique_ptr<Uffd>> uffd =
@@ -131,6 +136,7 @@ absl::StatusOr<std::shared_ptr<PagedMemory>> PrepareMemory(
       *std::move(uffd), request->mappings, *std::move(table), std::move(journal), std::move(local));
   ExclusiveLock lock(memory->space.map_changing_lock());
   if (far != nullptr && far->fresh) memory->table->SetAll(memory->table->range(), PageState::kZero);
+  if (memory->journal != nullptr && far != nullptr) memory->table->KeepIn(memory->journal->far());
   // Of what the Pager registers itself, it knows that it is all declared.
   if (!request->register_ranges) memory->space.SetUndeclared(undeclared);
   if (memory->journal != nullptr) {
@@ -143,8 +149,13 @@ absl::StatusOr<std::shared_ptr<PagedMemory>> PrepareMemory(
 // What an agent that was killed has left of `request`.
 absl::StatusOr<std::shared_ptr<PagedMemory>> RestoreMemory(AdoptRequest* request) {
   const AttachmentRecord& record = request->journal->record();
-  if (absl::Status status = CheckMappings(record.mappings, request->source->size()); !status.ok()) {
-    return status;
+  const bool whole_process = record.far && record.far->is_whole_process();
+  if (record.far.has_value() != (request->far != nullptr)) {
+    return absl::InternalError("memory is far, or is not");
+  }
+  if (!whole_process) {
+    absl::Status status = CheckMappings(record.mappings, request->source->size());
+    if (!status.ok()) return status;
   }
   absl::StatusOr<UniqueFd> fd =
       TakeUffd(request->pidfd.get(), record.process.pid, record.uffd_inode);
@@ -154,15 +165,45 @@ absl::StatusOr<std::shared_ptr<PagedMemory>> RestoreMemory(AdoptRequest* request
       AdoptUffd(*std::move(fd), request->journal->messages());
   if (!uffd.ok()) return uffd.status();
   absl::StatusOr<std::unique_ptr<PageTable>> table =
-      MakeTable(record.mappings, request->journal->taken());
+      whole_process ? PageTable::Create(PagesOf(record), {})
+                    : MakeTable(record.mappings, request->journal->taken());
   if (!table.ok()) return table.status();
+  std::unique_ptr<LocalMemory> local;
+  if (record.far) {
+    local = std::make_unique<LocalMemory>(request->far->limit, std::move(request->far->policy),
+                                          request->journal->far());
+  }
   auto memory = std::make_shared<PagedMemory>(*std::move(uffd), record.mappings, *std::move(table),
-                                              std::move(request->journal));
+                                              std::move(request->journal), std::move(local));
   ExclusiveLock lock(memory->space.map_changing_lock());
   if (!memory->space.Decode(memory->journal->map())) {
     return absl::DataLossError(absl::StrCat("the map of attachment ", record.id, " is damaged"));
   }
   return memory;
+}
+
+// What takes pages out of `memory`, and what another agent had taken by it.
+absl::StatusOr<std::unique_ptr<PageExtractor>> RestoreExtractor(FarMemory* far,
+                                                                PagedMemory* memory) {
+  absl::StatusOr<std::unique_ptr<PageExtractor>> extractor =
+      far->new_extractor(memory->uffd.get(), &memory->space);
+  if (!extractor.ok()) return extractor.status();
+  ExclusiveLock lock(memory->space.map_changing_lock());
+  if (absl::Status status = RestorePages(memory, extractor->get()); !status.ok()) return status;
+  return extractor;
+}
+
+// Kills the forked children of `process`: their userfaultfds have ended with the agent that had
+// them, so that what was not filled reads as zeros in them.
+void KillForkedDescendants(const AttachmentRecord& record) {
+  for (pid_t pid : ForkedDescendants(record.process.pid)) {
+    LogError(absl::StrCat("process ", pid, ", a forked child of process ", record.process.pid,
+                          ", is killed: its userfaultfd has ended with the last agent, and what is "
+                          "not there of its memory reads as zeros"));
+    if (kill(pid, SIGKILL) != 0 && errno != ESRCH) {
+      LogError(absl::StrCat("process ", pid, " cannot be killed: ", strerror(errno)));
+    }
+  }
 }
 
 // Notes the pages that the kernel has: the last fills of the agent before may not have been noted.
@@ -251,7 +292,8 @@ class PagerOnThreads final : public Pager {
       attachment =
           Add(std::move(process), request.options, request.source, *memory, request.recorder);
       if (request.far != nullptr) {
-        attachment->StartEvicting(std::move(extractor), std::move(*request.far));
+        attachment->PrepareEvicting(std::move(extractor), std::move(*request.far));
+        attachment->StartEvicting();
       }
       status = attachment->Start();
     }
@@ -273,8 +315,16 @@ class PagerOnThreads final : public Pager {
 
   absl::StatusOr<AttachmentId> Adopt(AdoptRequest request) override {
     const AttachmentRecord record = request.journal->record();
+    if (record.far && record.far->files.empty()) KillForkedDescendants(record);
     absl::StatusOr<std::shared_ptr<PagedMemory>> memory = RestoreMemory(&request);
     if (!memory.ok()) return memory.status();
+    std::unique_ptr<PageExtractor> extractor;
+    if (request.far != nullptr) {
+      absl::StatusOr<std::unique_ptr<PageExtractor>> made =
+          RestoreExtractor(request.far.get(), memory->get());
+      if (!made.ok()) return made.status();
+      extractor = *std::move(made);
+    }
 
     AttachedProcess process;
     process.id = record.id;
@@ -289,15 +339,22 @@ class PagerOnThreads final : public Pager {
       if (stopped_) return absl::UnavailableError("the agent is stopping");
       attachment = Add(std::move(process), record.options, std::move(request.source), *memory,
                        std::move(request.recorder));
+      if (extractor != nullptr) {
+        attachment->PrepareEvicting(std::move(extractor), std::move(*request.far));
+      }
       attachment->Recover();
-      NotePresent(record.process.pid, memory->get());
+      if (!record.far) NotePresent(record.process.pid, memory->get());
       status = attachment->Start();
     }
     if (!status.ok()) {
       CloseUnstarted(*attachment);
       return status;
     }
-    attachment->StartDrain();
+    if (record.far) {
+      attachment->ResumeEvicting();
+    } else {
+      attachment->StartDrain();
+    }
     const AttachmentStats stats = attachment->Stats();
     LogInfo(absl::StrCat(attachment->Name(), ": adopted, ", stats.tracked_pages, " pages, ",
                          stats.present_pages, " of them there"));

@@ -69,6 +69,7 @@ struct AdoptRequest {
   UniqueFd pidfd;  // of its process
   std::shared_ptr<PageSource> source;
   std::shared_ptr<WorkingSetRecorder> recorder;  // null: nothing is recorded
+  std::unique_ptr<FarMemory> far;                // of the record that the journal has; or null
 };
 
 // Thread-safe.

@@ -2,17 +2,22 @@
 #include "client/process_maps.h"
 
 #include <absl/strings/match.h>
+#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include "client/unique_fd.h"
 #include "proto/page.h"
@@ -39,6 +44,39 @@ std::vector<VmArea> Read(const std::string& file_name) {
     }
   }
   return areas;
+}
+
+// Fields of /proc/PID/stat: the parent, and where the program that it executes has its code and the
+// top of its stack, which a fork copies, and exec draws anew.
+struct Origin {
+  pid_t parent = 0;
+  uint64_t code_start = 0, code_end = 0, stack_top = 0;
+
+  bool IsSameProgram(const Origin& other) const {
+    return code_start == other.code_start && code_end == other.code_end &&
+           stack_top == other.stack_top;
+  }
+};
+
+std::optional<Origin> OriginOf(pid_t pid) {
+  std::ifstream file(absl::StrCat("/proc/", pid, "/stat"));
+  std::string stat;
+  std::getline(file, stat, '\0');
+  const size_t name_end = stat.rfind(')');
+  if (name_end == stat.npos) return std::nullopt;
+  Origin origin;
+  // Fields 4, and 26 to 28.
+  const int n = sscanf(stat.c_str() + name_end + 1,
+                       " %*c %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
+                       "%*s %*s %*s %*s %*s %lu %lu %lu",
+                       &origin.parent, &origin.code_start, &origin.code_end, &origin.stack_top);
+  if (n != 4 || origin.stack_top == 0) return std::nullopt;
+  return origin;
+}
+
+// As the child of a vfork has it.
+bool HasSameMemory(pid_t one, pid_t other) {
+  return syscall(SYS_kcmp, one, other, KCMP_VM, 0, 0) == 0;
 }
 
 }  // namespace
@@ -78,6 +116,26 @@ pid_t ProcessOfThread(pid_t thread) {
     if (sscanf(line.c_str(), "Tgid: %d", &process) == 1) return process;
   }
   return 0;
+}
+
+std::vector<pid_t> ForkedDescendants(pid_t pid) {
+  const std::optional<Origin> origin = OriginOf(pid);
+  std::vector<std::pair<pid_t, Origin>> others;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
+    pid_t other;
+    if (!absl::SimpleAtoi(entry.path().filename().string(), &other) || other == pid) continue;
+    const std::optional<Origin> its = OriginOf(other);
+    if (its && origin && its->IsSameProgram(*origin)) others.emplace_back(other, *its);
+  }
+  std::vector<pid_t> found = {pid};
+  for (size_t i = 0; i < found.size(); ++i) {
+    for (const auto& [other, its] : others) {
+      if (its.parent == found[i] && !HasSameMemory(other, pid)) found.push_back(other);
+    }
+  }
+  found.erase(found.begin());
+  return found;
 }
 
 bool HasRunningThread(pid_t pid) {

@@ -36,6 +36,10 @@ std::vector<AddressRange> PresentPages(pid_t pid, AddressRange range);
 // namespace has them.
 pid_t ProcessOfThread(pid_t thread);
 
+// The descendants of process `pid` that have memory which was copied from it by fork: they have
+// executed no other program since. Not those whose parent between has ended.
+std::vector<pid_t> ForkedDescendants(pid_t pid);
+
 // Whether a thread of process `pid` other than the calling one is running, or ready to run.
 bool HasRunningThread(pid_t pid);
 

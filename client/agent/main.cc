@@ -12,6 +12,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "client/attach/handover_server.h"
 #include "client/evict/policies.h"
@@ -226,6 +227,9 @@ absl::Status PrepareFar(const Flags& flags, Agent* agent, HandoverWorkersOptions
   workers->snapshot_volume = [owned](const std::string& volume, const std::string& snapshot) {
     return owned->Snapshot(volume, snapshot);
   };
+  workers->take_over_volume = [owned, around](absl::string_view volume, absl::Time deadline) {
+    return around(owned->TakeOver(volume, deadline));
+  };
   workers->open_volume_io = [server, around](absl::string_view volume, absl::Time deadline) {
     return around(server->OpenVolumeIo(volume, deadline));
   };
@@ -272,9 +276,11 @@ absl::Status StartAgent(const Flags& flags, Agent* agent) {
   if (!handovers.ok()) return handovers.status();
   agent->handovers = *std::move(handovers);
   if (agent->journal != nullptr) {
-    for (LeftAttachment& left : agent->journal->TakeLeft()) {
+    std::vector<std::string> volumes;
+    for (LeftAttachment& left : agent->journal->TakeLeft(&volumes)) {
       agent->handovers->Adopt(std::move(left));
     }
+    for (const std::string& volume : volumes) agent->owned_volumes->Discard(volume);
   }
   return absl::OkStatus();
 }

@@ -15,6 +15,7 @@
 #include "client/evict/memfd_extractor.h"
 #include "client/evict/policies.h"
 #include "client/far/helper_extractor.h"
+#include "client/uffd/target_uffd.h"
 #include "proto/log.h"
 
 namespace faultline {
@@ -225,7 +226,7 @@ std::optional<HandoverOutcome> HandoverWorkers::Handover(HandoverJob& job) {
     return outcome;
   }
   absl::StatusOr<AttachmentId> id =
-      job.left ? Adopt(job, std::move(volume->source)) : Attach(job, *std::move(volume));
+      job.left ? Adopt(job, *std::move(volume)) : Attach(job, *std::move(volume));
   if (absl::IsNotFound(id.status()) && job.left && job.left->target_keeps_uffd) {
     // It had one: so it has given its memory up, or another program runs in it (exec).
     LogInfo(absl::StrCat("attachment ", job.left->id,
@@ -241,24 +242,31 @@ std::optional<HandoverOutcome> HandoverWorkers::Handover(HandoverJob& job) {
   return outcome;
 }
 
-absl::StatusOr<AttachmentId> HandoverWorkers::Adopt(HandoverJob& job,
-                                                    std::shared_ptr<PageSource> source) {
+absl::StatusOr<AttachmentId> HandoverWorkers::Adopt(HandoverJob& job, VolumeIo volume) {
   absl::StatusOr<PeerProcess> peer = job.peer.Duplicate();
   if (!peer.ok()) return peer.status();
   AdoptRequest request;
   const AttachmentRecord& record = job.journal->record();
   const WorkingSetUse use = record.options.working_set;
   if (use == WorkingSetUse::kRecord || use == WorkingSetUse::kBoth) {
-    request.recorder = NewRecorder(record.volume, *source);
+    request.recorder = NewRecorder(record.volume, *volume.source);
+  }
+  if (record.far) {
+    absl::StatusOr<std::unique_ptr<FarMemory>> far = PrepareLeftFar(job, volume);
+    // Another program runs in it (exec).
+    if (absl::IsNotFound(far.status())) job.journal->Remove();
+    if (!far.ok()) return far.status();
+    request.far = *std::move(far);
   }
   request.journal = std::move(job.journal);
   request.pidfd = std::move(peer->pidfd);
-  request.source = std::move(source);
+  request.source = std::move(volume.source);
   return pager_->Adopt(std::move(request));
 }
 
 absl::StatusOr<VolumeIo> HandoverWorkers::Open(const HandoverJob& job, absl::Time deadline) const {
-  if (!job.request.far) {
+  const bool left_far = job.left && job.left->far;
+  if (!job.request.far && !left_far) {
     absl::StatusOr<std::shared_ptr<PageSource>> source = open_source_(VolumeOf(job), deadline);
     if (!source.ok()) return source.status();
     return VolumeIo{*std::move(source), nullptr};
@@ -266,10 +274,14 @@ absl::StatusOr<VolumeIo> HandoverWorkers::Open(const HandoverJob& job, absl::Tim
   if (options_.open_volume_io == nullptr) {
     return absl::UnimplementedError("this agent serves no far memory");
   }
-  if (const uint64_t size = job.request.far->make_volume; size > 0) {
+  if (left_far && job.left->far->owns_volume) {
+    return options_.take_over_volume(VolumeOf(job), deadline);
+  }
+  if (const uint64_t size = left_far ? 0 : job.request.far->make_volume; size > 0) {
     return options_.make_volume(VolumeOf(job), size, deadline);
   }
-  if (const auto& wanted = job.request.far->new_volume) {
+  if (!left_far && job.request.far->new_volume) {
+    const auto& wanted = job.request.far->new_volume;
     absl::StatusOr<VolumeIo> made = options_.new_volume(*wanted, deadline);
     if (made.ok()) made->name = wanted->name;
     return made;
@@ -282,10 +294,10 @@ absl::StatusOr<VolumeIo> HandoverWorkers::Open(const HandoverJob& job, absl::Tim
 absl::StatusOr<std::unique_ptr<FarMemory>> HandoverWorkers::PrepareFar(
     HandoverJob& job, const VolumeIo& volume) const {
   const FarRequest& wanted = *job.request.far;
-  auto far = std::make_unique<FarMemory>();
-  far->limit =
+  FarRecord record;
+  record.limit =
       wanted.local_memory ? LocalMemoryLimit{*wanted.local_memory, 0} : options_.local_memory;
-  const uint64_t budget = far->limit.bytes;
+  const uint64_t budget = record.limit.bytes;
   uint64_t taken = 0;
   for (const AttachmentStats& stats : pager_->Attachments()) {
     taken += stats.local.budget_pages * kPageSize;
@@ -295,24 +307,72 @@ absl::StatusOr<std::unique_ptr<FarMemory>> HandoverWorkers::PrepareFar(
         "a budget of ", budget, " bytes does not fit: this agent has ", options_.total_local_memory,
         " for all far memory (--total-local-memory), of which ", taken, " are taken"));
   }
-  absl::StatusOr<std::unique_ptr<EvictionPolicy>> policy =
-      MakeEvictionPolicy(wanted.policy.value_or(options_.eviction_policy),
-                         PageCount(std::max(budget, kAssumedLocal) / kPageSize));
+  record.policy = wanted.policy.value_or(options_.eviction_policy);
+  record.fresh = wanted.fresh || wanted.make_volume > 0 ||
+                 (wanted.new_volume && wanted.new_volume->size_bytes > 0);
+  record.owns_volume = wanted.make_volume > 0;
+  record.volume_pages = volume.source->size().raw();
+  std::vector<UniqueFd> files;
+  if (wanted.helper) {
+    record.least_area = std::max(wanted.helper->least, kPageSize);
+    record.excluded = wanted.helper->memory;
+    record.staging = wanted.helper->staging;
+    files.push_back(std::move(job.further[wanted.helper->command]));
+    record.command = FileIdentityOf(files.front().get());
+  }
+  for (const FarRequest::File& file : wanted.files) {
+    const Mapping& mapping = job.request.mappings[file.mapping];
+    // Several mappings may be of one file.
+    UniqueFd fd(fcntl(job.further[file.memfd].get(), F_DUPFD_CLOEXEC, 0));
+    if (!fd) return absl::ErrnoToStatus(errno, "a descriptor for a file of far memory");
+    record.files.push_back({FileIdentityOf(fd.get()), mapping.offset, file.offset, mapping.size});
+    files.push_back(std::move(fd));
+  }
+  return MakeFar(record, std::move(files), job.peer, volume);
+}
+
+absl::StatusOr<std::unique_ptr<FarMemory>> HandoverWorkers::PrepareLeftFar(
+    const HandoverJob& job, const VolumeIo& volume) const {
+  const FarRecord& record = *job.left->far;
+  if (volume.source->size().raw() != record.volume_pages) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "volume ", job.left->volume, " has not the size any more that it had for the last agent"));
+  }
+  std::vector<FileIdentity> wanted;
+  if (record.is_whole_process()) wanted.push_back(record.command);
+  for (const FarRecord::File& file : record.files) wanted.push_back(file.file);
+  std::vector<UniqueFd> files;
+  for (const FileIdentity& file : wanted) {
+    absl::StatusOr<UniqueFd> fd = OpenFileOf(job.left->process.pid, file);
+    if (!fd.ok()) return fd.status();
+    files.push_back(*std::move(fd));
+  }
+  return MakeFar(record, std::move(files), job.peer, volume);
+}
+
+absl::StatusOr<std::unique_ptr<FarMemory>> HandoverWorkers::MakeFar(const FarRecord& record,
+                                                                    std::vector<UniqueFd> files,
+                                                                    const PeerProcess& peer,
+                                                                    const VolumeIo& volume) const {
+  auto far = std::make_unique<FarMemory>();
+  absl::StatusOr<std::unique_ptr<EvictionPolicy>> policy = MakeEvictionPolicy(
+      record.policy, PageCount(std::max(record.limit.bytes, kAssumedLocal) / kPageSize));
   if (!policy.ok()) return policy.status();
+  far->limit = record.limit;
   far->policy = *std::move(policy);
   far->sink = volume.sink;
-  far->fresh = wanted.fresh || wanted.make_volume > 0 ||
-               (wanted.new_volume && wanted.new_volume->size_bytes > 0);
-  if (wanted.helper) {
-    far->least_area = std::max(wanted.helper->least, kPageSize);
-    far->excluded = wanted.helper->memory;
-    far->staging = wanted.helper->staging;
+  far->fresh = record.fresh;
+  far->record = record;
+  if (record.is_whole_process()) {
+    far->least_area = record.least_area;
+    far->excluded = record.excluded;
+    far->staging = record.staging;
     far->freeze = [freeze = options_.freeze_volume, name = volume.name] { return freeze(name); };
-    absl::StatusOr<PeerProcess> peer = job.peer.Duplicate();
-    if (!peer.ok()) return peer.status();
+    absl::StatusOr<PeerProcess> process = peer.Duplicate();
+    if (!process.ok()) return process.status();
     far->new_extractor =
-        [command = std::make_shared<UniqueFd>(std::move(job.further[wanted.helper->command])),
-         pidfd = std::make_shared<UniqueFd>(std::move(peer->pidfd))](
+        [command = std::make_shared<UniqueFd>(std::move(files.front())),
+         pidfd = std::make_shared<UniqueFd>(std::move(process->pidfd))](
             Uffd* uffd, const AddressSpace*) -> absl::StatusOr<std::unique_ptr<PageExtractor>> {
       return HelperExtractor::Open({std::move(*command), std::move(*pidfd), uffd});
     };
@@ -323,17 +383,14 @@ absl::StatusOr<std::unique_ptr<FarMemory>> HandoverWorkers::PrepareFar(
     far->snapshot = [snapshot = options_.snapshot_volume, volume = volume.name](
                         const std::string& name) { return snapshot(volume, name); };
   }
-  auto files = std::make_shared<std::vector<MemoryFile>>();
-  for (const FarRequest::File& file : wanted.files) {
-    const Mapping& mapping = job.request.mappings[file.mapping];
-    // Several mappings may be of one file.
-    UniqueFd fd(fcntl(job.further[file.memfd].get(), F_DUPFD_CLOEXEC, 0));
-    if (!fd) return absl::ErrnoToStatus(errno, "a descriptor for a file of far memory");
-    files->push_back({std::move(fd), mapping.offset, file.offset, mapping.size});
+  auto memory_files = std::make_shared<std::vector<MemoryFile>>();
+  for (size_t i = 0; i < files.size(); ++i) {
+    const FarRecord::File& file = record.files[i];
+    memory_files->push_back({std::move(files[i]), file.volume_offset, file.file_offset, file.size});
   }
   far->new_extractor =
-      [files](Uffd* uffd,
-              const AddressSpace* space) -> absl::StatusOr<std::unique_ptr<PageExtractor>> {
+      [files = std::move(memory_files)](
+          Uffd* uffd, const AddressSpace* space) -> absl::StatusOr<std::unique_ptr<PageExtractor>> {
     return std::make_unique<MemfdExtractor>(uffd, space, std::move(*files));
   };
   return far;

@@ -61,6 +61,8 @@ struct HandoverWorkersOptions {
   // Takes a snapshot of `volume` as it is now; blocks.
   std::function<absl::Status(const std::string& volume, const std::string& snapshot)>
       snapshot_volume;
+  // Goes on with such a volume, which an agent has left that was killed.
+  OpenVolumeIo take_over_volume;
   LocalMemoryLimit local_memory;            // of far memory that asks for none
   std::string eviction_policy = "s3-fifo";  // of far memory that asks for none
   // All budgets together, in bytes.
@@ -130,10 +132,18 @@ class HandoverWorkers {
   std::optional<HandoverOutcome> Handover(HandoverJob& job);
   absl::StatusOr<VolumeIo> Open(const HandoverJob& job, absl::Time deadline) const;
   absl::StatusOr<AttachmentId> Attach(HandoverJob& job, VolumeIo volume);
-  absl::StatusOr<AttachmentId> Adopt(HandoverJob& job, std::shared_ptr<PageSource> source);
+  absl::StatusOr<AttachmentId> Adopt(HandoverJob& job, VolumeIo volume);
   // What `job` asks for of far memory, of `volume`, which it writes.
   absl::StatusOr<std::unique_ptr<FarMemory>> PrepareFar(HandoverJob& job,
                                                         const VolumeIo& volume) const;
+  // The same of the attachment that another agent has left.
+  absl::StatusOr<std::unique_ptr<FarMemory>> PrepareLeftFar(const HandoverJob& job,
+                                                            const VolumeIo& volume) const;
+  // What both are; `files` are those of `record`, or the command memory alone.
+  absl::StatusOr<std::unique_ptr<FarMemory>> MakeFar(const FarRecord& record,
+                                                     std::vector<UniqueFd> files,
+                                                     const PeerProcess& peer,
+                                                     const VolumeIo& volume) const;
   // Waits until the working set is in place, but not longer than somebody is there who cares.
   void AwaitReplay(std::future<void> replayed, const PeerProcess& peer);
   // Has the working set recorded or replayed, as the request's options say.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "client/process_maps.h"
+#include "proto/log.h"
 
 namespace faultline {
 
@@ -57,15 +58,31 @@ absl::StatusOr<bool> AreaScanner::Scan() {
     pages += range.length / kPageSize;
   }
   if (uffd.Probe() != SpaceState::kSettled) return false;
-  const PageCount left = memory_->table->range().end() - next_page_;
-  if (pages > left.raw()) {
+  if (absl::Status status = Prepare(PageCount(pages)); !status.ok()) {
     for (const Found& area : found) uffd.Unregister(area.range).IgnoreError();
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the volume has no pages left for ", pages * kPageSize,
-                     " bytes that were mapped; they stay ordinary memory"));
+    return status;
   }
   for (const Found& area : found) Add(area.range, area.present);
+  if (memory_->journal != nullptr && !found.empty()) {
+    // Until then it is unknown memory, of which nothing was ever taken: its faults are strays.
+    const absl::Status status = memory_->journal->Commit(memory_->space.Encode());
+    if (!status.ok())
+      LogError(absl::StrCat("no agent can go on with this one: ", status.message()));
+  }
   return !found.empty();
+}
+
+absl::Status AreaScanner::Prepare(PageCount pages) {
+  if (pages > memory_->table->range().end() - next_page_) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the volume has no pages left for ", pages.in_bytes(),
+                     " bytes that were mapped; they stay ordinary memory"));
+  }
+  if (far_ == nullptr || pages == PageCount(0)) return absl::OkStatus();
+  absl::Status status = far_->AllocatePages({next_page_, pages});
+  // Also where this agent is killed before the map says so: no page has two areas.
+  if (status.ok()) far_->set_next_page(next_page_ + pages);
+  return status;
 }
 
 void AreaScanner::Add(AddressRange range, const std::vector<AddressRange>& present) {

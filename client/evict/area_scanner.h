@@ -25,16 +25,23 @@ class AreaScanner {
  public:
   // Areas of less than `least` bytes are left alone, and so is `excluded`.
   AreaScanner(std::shared_ptr<PagedMemory> memory, pid_t pid, uint64_t least, AddressRange excluded)
-      : memory_(std::move(memory)), pid_(pid), least_(least), excluded_(excluded) {}
+      : memory_(std::move(memory)),
+        pid_(pid),
+        least_(least),
+        excluded_(excluded),
+        far_(memory_->journal != nullptr ? memory_->journal->far() : nullptr),
+        next_page_(far_ != nullptr ? far_->next_page() : PageIndex(0)) {}
 
   // Whether it has found something new. Takes the map-changing lock exclusively where it may.
-  // RESOURCE_EXHAUSTED: the volume has no pages left for it; it stays ordinary memory.
+  // RESOURCE_EXHAUSTED: the volume or the journal has no room for it; it stays ordinary memory.
   absl::StatusOr<bool> Scan();
 
  private:
   // What is no region yet.
   std::vector<AddressRange> Candidates() const
       ABSL_SHARED_LOCKS_REQUIRED(memory_->space.map_changing_lock());
+  // Makes room in the journal for `pages` new ones, and for the map.
+  absl::Status Prepare(PageCount pages);
   void Add(AddressRange range, const std::vector<AddressRange>& present)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(memory_->space.map_changing_lock());
 
@@ -42,8 +49,9 @@ class AreaScanner {
   const pid_t pid_;
   const uint64_t least_;
   const AddressRange excluded_;
-  PageIndex next_page_;         // the first of the volume that no region has had
-  std::set<uint64_t> refused_;  // start addresses of what cannot be registered
+  const std::shared_ptr<FarJournal> far_;  // may be null
+  PageIndex next_page_;                    // the first of the volume that no region has had
+  std::set<uint64_t> refused_;             // start addresses of what cannot be registered
 };
 
 }  // namespace faultline

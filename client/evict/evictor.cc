@@ -28,6 +28,14 @@ constexpr auto kStuck = std::chrono::milliseconds(1);
 // Until the events were read that hold an extraction off.
 constexpr auto kChangingPause = std::chrono::microseconds(200);
 
+static_assert(FarJournal::kMaxBatch == PageExtractor::kMaxBatch);
+
+FarJournal::Batch* BatchOf(const PagedMemory& memory) {
+  if (memory.journal == nullptr || memory.journal->far() == nullptr) return nullptr;
+  return memory.journal->record().far->is_whole_process() ? nullptr
+                                                          : memory.journal->far()->batch();
+}
+
 }  // namespace
 
 // What the answers to writes need: lives until the last of them.
@@ -94,7 +102,8 @@ Evictor::Evictor(std::shared_ptr<PagedMemory> memory, std::unique_ptr<PageExtrac
       flusher_(std::make_unique<Flusher>(memory_, extractor_.get(), sink_, std::move(snapshot),
                                          timers, target->Name())),
       ranges_(std::make_unique<RangeFetcher>(memory_, fetcher_)),
-      bytes_(new std::byte[kBatch.in_bytes()]) {}
+      bytes_(new std::byte[kBatch.in_bytes()]),
+      batch_(BatchOf(*memory_)) {}
 
 Evictor::~Evictor() { Stop(); }
 
@@ -262,24 +271,35 @@ bool Evictor::TakeOut() {
   addresses_.clear();
   for (const Located& located : located_) addresses_.push_back(located.address);
   outcomes_.assign(addresses_.size(), Extraction::kBusy);
-  const absl::Status status = extractor_->Extract(addresses_, outcomes_, bytes_.get());
+  std::span<Extraction> outcomes = outcomes_;
+  std::byte* bytes = bytes_.get();
+  if (batch_ != nullptr) {
+    outcomes = {reinterpret_cast<Extraction*>(batch_->outcomes.data()), addresses_.size()};
+    bytes = batch_->bytes.data();
+    std::fill(outcomes.begin(), outcomes.end(), Extraction::kBusy);
+    for (size_t i = 0; i < located_.size(); ++i) batch_->pages[i] = located_[i].page.raw();
+    batch_->count.store(located_.size());
+  }
+  const absl::Status status = extractor_->Extract(addresses_, outcomes, bytes);
   held_off_ = absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
   for (size_t i = 0; i < located_.size(); ++i) {
     const PageIndex page = located_[i].page;
-    if (outcomes_[i] == Extraction::kTaken) {
-      const bool clean = local.Stage(page, bytes_.get() + i * kPageSize);
+    if (outcomes[i] == Extraction::kTaken) {
+      const bool clean = local.Stage(page, bytes + i * kPageSize);
       memory_->table->Set(page, PageState::kStaged);
       memory_->Trace(TraceKind::kEvict, clean ? TraceOutcome::kClean : TraceOutcome::kDirty,
                      PageRange::Single(page));
       continue;
     }
     memory_->table->Set(page, PageState::kPresent);
-    if (outcomes_[i] == Extraction::kBusy) {
+    if (outcomes[i] == Extraction::kBusy) {
       local.PutBack(page);
     } else {
       local.Lose(page);
     }
   }
+  extractor_->Release();
+  if (batch_ != nullptr) batch_->count.store(0);
   if (status.ok() || held_off_) return true;
   if (absl::IsNotFound(status)) {
     target_->Gone();

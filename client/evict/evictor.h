@@ -8,7 +8,9 @@
 //   1. Victims are marked kEvicting with the map-changing lock held exclusively: no fill of theirs
 //      is between its ioctl and its note in the page table, and none begins from here on.
 //   2. With its shared side held, they are located and taken out (PageExtractor), and those that
-//      were become kStaged: from here on, faults are filled from what was taken.
+//      were become kStaged: from here on, faults are filled from what was taken. Where this agent
+//      is killed, what was taken is in the helper's command memory, in a batch of the journal, or
+//      in a slot of it (FarJournal).
 //   3. Faults that came meanwhile are in the fault queue, and are served now.
 //   4. They are written. A fault takes a page back whatever has become of its write; of one page,
 //      one write is under way at a time.
@@ -51,6 +53,7 @@ class Evictor {
   void Start();
   // Safe to call twice.
   void Stop();
+  PageExtractor* extractor() const { return extractor_.get(); }
 
   // Carries out what the program asks for; UNAVAILABLE where that is stopped before. Thread-safe.
   void Submit(FarCommand command, FarDone done);
@@ -95,6 +98,8 @@ class Evictor {
   std::vector<uint64_t> addresses_;
   std::vector<Extraction> outcomes_;
   const std::unique_ptr<std::byte[]> bytes_;
+  FarJournal::Batch* const
+      batch_;              // instead of the two, where the extractor keeps nothing; or null
   bool held_off_ = false;  // the address space was changing
 
   SteadyClock::time_point next_scan_, growing_until_;

@@ -6,12 +6,14 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "client/address_space.h"
 #include "client/evict/eviction_policy.h"
 #include "client/evict/local_memory_limit.h"
 #include "client/evict/page_extractor.h"
+#include "client/journal/far_record.h"
 #include "client/source/page_sink.h"
 #include "client/uffd/uffd.h"
 #include "proto/page.h"
@@ -34,6 +36,10 @@ struct FarMemory {
 
   // Takes a snapshot of the volume as it is; blocks. Null: there are no checkpoints.
   std::function<absl::Status(const std::string& name)> snapshot;
+
+  // By which another agent goes on where this one is killed, if there is a journal; none: the
+  // attachment ends with this agent.
+  std::optional<FarRecord> record;
 
   // For the children of forks, of private memory: freezes the volume as it is, and opens that
   // (ForkedSource). Null: the memory must not be inherited (MADV_DONTFORK).

@@ -18,19 +18,79 @@ constexpr std::byte kZeros[kPageSize] = {};
 // At least so many margins of the room are for pages that are not pinned: eviction keeps two free.
 constexpr uint64_t kMarginsUnpinned = 4;
 
+// Slots are made so many before they are needed: a batch.
+constexpr uint64_t kSlotsAhead = FarJournal::kMaxBatch;
+
 bool IsZero(const std::byte* bytes) { return memcmp(bytes, kZeros, kPageSize) == 0; }
 
 }  // namespace
 
-LocalMemory::LocalMemory(const LocalMemoryLimit& limit, std::unique_ptr<EvictionPolicy> policy)
+LocalMemory::LocalMemory(const LocalMemoryLimit& limit, std::unique_ptr<EvictionPolicy> policy,
+                         std::shared_ptr<FarJournal> journal)
     : kind_(Kind::kLimited),
       limit_(limit),
-      slots_(limit.percent == 0 ? LimitsFor(limit.bytes / kPageSize).stage : kMostSlots),
-      bytes_(new std::byte[slots_ * kPageSize]),
-      policy_(std::move(policy)) {}
+      slots_(SlotsFor(limit)),
+      journal_(std::move(journal)),
+      bytes_(journal_ == nullptr ? new std::byte[slots_ * kPageSize] : nullptr),
+      policy_(std::move(policy)) {
+  MutexLock lock(mu_);
+  if (journal_ != nullptr) Restore();
+}
 
 LocalMemory::LocalMemory(uint64_t staged_pages)
     : kind_(Kind::kForked), slots_(staged_pages), bytes_(new std::byte[staged_pages * kPageSize]) {}
+
+uint64_t LocalMemory::SlotsFor(const LocalMemoryLimit& limit) {
+  return limit.percent == 0 ? LimitsFor(limit.bytes / kPageSize).stage : kMostSlots;
+}
+
+void LocalMemory::Restore() {
+  next_slot_ = static_cast<uint32_t>(journal_->slots());
+  for (uint32_t slot = next_slot_; slot-- > 0;) {
+    PageIndex page;
+    if (!journal_->SlotPage(slot, &page) || staged_.contains(page.raw())) {
+      free_slots_.push_back(slot);
+      continue;
+    }
+    // Whether it was written is not known: it is written again, and no harm is done.
+    const Staged entry = {
+        slot, Progress::kUnwritten, false, next_sequence_++, 0, HashOf(journal_->SlotBytes(slot))};
+    staged_[page.raw()] = entry;
+    order_.emplace_back(page.raw(), entry.sequence);
+    unwritten_.emplace_back(page.raw(), entry.sequence);
+  }
+}
+
+std::vector<PageIndex> LocalMemory::StagedPages() const {
+  std::vector<PageIndex> pages;
+  MutexLock lock(mu_);
+  for (const auto& [page, entry] : staged_) pages.emplace_back(page);
+  return pages;
+}
+
+bool LocalMemory::StageLeft(PageIndex page, const std::byte* bytes) {
+  if (bytes == nullptr) bytes = kZeros;
+  const Hash hash = HashOf(bytes);
+  MutexLock lock(mu_);
+  if (staged_.contains(page.raw())) return true;
+  if (!IsZero(bytes) && FreeSlots(1) == 0) return false;
+  Put(page, bytes, /*clean=*/false, hash);
+  return true;
+}
+
+void LocalMemory::OnFound(PageRange pages) {
+  MutexLock lock(mu_);
+  for (PageIndex page = pages.first; page < pages.end(); ++page) {
+    if (const auto entry = staged_.find(page.raw()); entry != staged_.end()) Unstage(entry);
+    policy_->OnFill(page, FillCause::kDemand);
+  }
+  excess_.SignalAll();
+}
+
+void LocalMemory::OnFoundAbsent(PageCount count) {
+  MutexLock lock(mu_);
+  gone_ += count.raw();
+}
 
 LocalMemory::Limits LocalMemory::LimitsFor(uint64_t budget) {
   Limits limits;
@@ -66,8 +126,7 @@ std::unique_ptr<LocalMemory> LocalMemory::Fork() const {
     Staged& copy = child->staged_[page] = {kNoSlot, Progress::kUnwritten, false, 0, 0, {}};
     if (entry.slot == kNoSlot) continue;
     copy.slot = next++;
-    memcpy(child->bytes_.get() + copy.slot * kPageSize, bytes_.get() + entry.slot * kPageSize,
-           kPageSize);
+    memcpy(child->BytesOf(copy.slot), BytesOf(entry.slot), kPageSize);
   }
   return child;
 }
@@ -140,7 +199,10 @@ void LocalMemory::OnDiscarded(PageRange pages, PageCount absent) {
 }
 
 void LocalMemory::Unstage(absl::flat_hash_map<uint64_t, Staged>::iterator entry) {
-  if (entry->second.slot != kNoSlot) free_slots_.push_back(entry->second.slot);
+  if (const uint32_t slot = entry->second.slot; slot != kNoSlot) {
+    if (journal_ != nullptr) journal_->ClearSlot(slot);
+    free_slots_.push_back(slot);
+  }
   staged_.erase(entry);
 }
 
@@ -149,7 +211,7 @@ bool LocalMemory::CopyStaged(PageIndex page, std::byte* to) const {
   const auto entry = staged_.find(page.raw());
   if (entry == staged_.end()) return false;
   const uint32_t slot = entry->second.slot;
-  memcpy(to, slot == kNoSlot ? kZeros : bytes_.get() + slot * kPageSize, kPageSize);
+  memcpy(to, slot == kNoSlot ? kZeros : BytesOf(slot), kPageSize);
   return true;
 }
 
@@ -244,30 +306,49 @@ void LocalMemory::Choose(PageCount count, absl::FunctionRef<bool(PageIndex)> sta
 
 bool LocalMemory::Stage(PageIndex page, const std::byte* bytes) {
   const Hash hash = HashOf(bytes);
-  const bool zero = IsZero(bytes);
   MutexLock lock(mu_);
   --chosen_;
   const auto known = known_.find(page.raw());
   const bool clean = known != known_.end() && known->second == hash;
   if (known != known_.end()) known_.erase(known);
+  Put(page, bytes, clean, hash);
+  ++stats_.evicted_pages_total;
+  stats_.clean_pages_total += clean;
+  return clean;
+}
+
+void LocalMemory::Put(PageIndex page, const std::byte* bytes, bool clean, const Hash& hash) {
   Staged entry = {
       kNoSlot, clean ? Progress::kWritten : Progress::kUnwritten, false, next_sequence_++, 0, hash};
+  const bool zero = IsZero(bytes);
   if (!zero) {
-    if (free_slots_.empty()) {
-      entry.slot = next_slot_++;
-    } else {
-      entry.slot = free_slots_.back();
-      free_slots_.pop_back();
-    }
-    memcpy(bytes_.get() + entry.slot * kPageSize, bytes, kPageSize);
+    entry.slot = TakeSlot();
+    memcpy(BytesOf(entry.slot), bytes, kPageSize);
+  }
+  if (journal_ != nullptr) {
+    // From here on it is neither in the target nor in the batch that matters.
+    if (!zero) journal_->SetSlot(entry.slot, page);
+    journal_->Note(PageRange::Single(page), zero ? PageHome::kStagedZero : PageHome::kAtServer);
   }
   staged_[page.raw()] = entry;
   order_.emplace_back(page.raw(), entry.sequence);
   if (!clean) unwritten_.emplace_back(page.raw(), entry.sequence);
-  ++stats_.evicted_pages_total;
-  stats_.clean_pages_total += clean;
   stats_.zero_pages_total += zero;
-  return clean;
+}
+
+uint32_t LocalMemory::TakeSlot() {
+  if (free_slots_.empty()) return next_slot_++;
+  const uint32_t slot = free_slots_.back();
+  free_slots_.pop_back();
+  return slot;
+}
+
+uint64_t LocalMemory::FreeSlots(uint64_t wanted) {
+  const auto left = [this] {
+    return free_slots_.size() + (journal_ == nullptr ? slots_ : journal_->slots()) - next_slot_;
+  };
+  while (journal_ != nullptr && left() < wanted && !full_) full_ = !journal_->AddSlots();
+  return left();
 }
 
 void LocalMemory::PutBack(PageIndex page) {
@@ -282,10 +363,12 @@ void LocalMemory::Lose(PageIndex page) {
   known_.erase(page.raw());
 }
 
-PageCount LocalMemory::StageRoom() const {
+PageCount LocalMemory::StageRoom() {
   MutexLock lock(mu_);
   const uint64_t stage = limits().stage;
-  return PageCount(stage - std::min<uint64_t>(stage, staged_.size()));
+  const uint64_t room = stage - std::min<uint64_t>(stage, staged_.size());
+  if (journal_ == nullptr) return PageCount(room);
+  return PageCount(std::min(room, FreeSlots(std::min(room, kSlotsAhead))));
 }
 
 std::vector<PageIndex> LocalMemory::TakeDeferred() {
@@ -316,7 +399,7 @@ std::vector<PageToWrite> LocalMemory::TakeUnwritten(PageCount count) {
     entry->second.progress = Progress::kWriting;
     writing_.insert(page);
     const uint32_t slot = entry->second.slot;
-    pages.push_back({PageIndex(page), slot == kNoSlot ? nullptr : bytes_.get() + slot * kPageSize});
+    pages.push_back({PageIndex(page), slot == kNoSlot ? nullptr : BytesOf(slot)});
   }
   std::sort(pages.begin(), pages.end(),
             [](const PageToWrite& a, const PageToWrite& b) { return a.page < b.page; });

@@ -33,6 +33,7 @@
 #include "client/evict/fetch_grace.h"
 #include "client/evict/local_memory_limit.h"
 #include "client/evict/local_memory_stats.h"
+#include "client/journal/far_journal.h"
 #include "client/source/page_sink.h"
 #include "proto/mutex.h"
 #include "proto/page.h"
@@ -46,9 +47,15 @@ class LocalMemory {
   // The least budget that works: a few batches.
   static constexpr PageCount kMinBudget{256};
 
-  // Of what `limit` allows, an eighth is for staged pages. At least kMinBudget is allowed.
-  LocalMemory(const LocalMemoryLimit& limit, std::unique_ptr<EvictionPolicy> policy);
+  // Of what `limit` allows, an eighth is for staged pages. At least kMinBudget is allowed. Staged
+  // pages are kept in `journal`, for SlotsFor(limit) of them, and those that it has are staged;
+  // null: in memory that ends with this process.
+  LocalMemory(const LocalMemoryLimit& limit, std::unique_ptr<EvictionPolicy> policy,
+              std::shared_ptr<FarJournal> journal = nullptr);
   ~LocalMemory();
+
+  // The most pages that are ever staged.
+  static uint64_t SlotsFor(const LocalMemoryLimit& limit);
 
   // What a forked child has of it: copies of the pages that are staged. It has all the room it
   // wants.
@@ -56,6 +63,18 @@ class LocalMemory {
 
   // What carries bytes of the source holds one of its tokens.
   FetchGrace& grace() { return grace_; }
+
+  // Where another agent has left it.
+
+  // Those that are staged now.
+  std::vector<PageIndex> StagedPages() const;
+  // `page` was taken out of the memory; null: zeros. Nothing, where it is staged. False where there
+  // is no room for it.
+  bool StageLeft(PageIndex page, const std::byte* bytes);
+  // `pages` are in the target's memory, whatever was known of them.
+  void OnFound(PageRange pages);
+  // So many pages are at the source only.
+  void OnFoundAbsent(PageCount count);
 
   // Told by the fault pipeline, with the map-changing lock held.
 
@@ -98,7 +117,7 @@ class LocalMemory {
   void PutBack(PageIndex page);
   // There was none.
   void Lose(PageIndex page);
-  PageCount StageRoom() const;  // for so many more there is room among the staged
+  PageCount StageRoom();  // for so many more there is room among the staged
   std::vector<PageIndex> TakeDeferred();
 
   // From here on there is room for all.
@@ -181,6 +200,15 @@ class LocalMemory {
 
   explicit LocalMemory(uint64_t staged_pages);  // of a forked child
 
+  void Restore() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Put(PageIndex page, const std::byte* bytes, bool clean, const Hash& hash)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint32_t TakeSlot() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // For how many pages there are slots; more are made where fewer than `wanted` are left.
+  uint64_t FreeSlots(uint64_t wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  std::byte* BytesOf(uint32_t slot) const {
+    return journal_ != nullptr ? journal_->SlotBytes(slot) : bytes_.get() + slot * kPageSize;
+  }
   static Hash HashOf(const std::byte* bytes);
   void Know(PageIndex page, const Hash& hash) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     known_[page.raw()] = hash;
@@ -204,7 +232,8 @@ class LocalMemory {
   const Kind kind_;
   const LocalMemoryLimit limit_;
   const uint64_t slots_;
-  const std::unique_ptr<std::byte[]> bytes_;  // of the slots; memory comes as they are first used
+  const std::shared_ptr<FarJournal> journal_;  // where the slots are; may be null: then
+  const std::unique_ptr<std::byte[]> bytes_;   // their bytes; memory comes as they are first used
   FetchGrace grace_;
 
   mutable Mutex mu_;
@@ -219,6 +248,7 @@ class LocalMemory {
   absl::flat_hash_set<uint64_t> writing_ ABSL_GUARDED_BY(mu_);
   std::vector<uint32_t> free_slots_ ABSL_GUARDED_BY(mu_);  // of those below next_slot_
   uint32_t next_slot_ ABSL_GUARDED_BY(mu_) = 0;
+  bool full_ ABSL_GUARDED_BY(mu_) = false;  // there is no space for more slots
   uint64_t gone_ ABSL_GUARDED_BY(mu_) = 0;  // pages that the server alone has
   // In the order in which they were staged; those whose sequence is another by now count no more.
   std::deque<std::pair<uint64_t, uint64_t>> order_ ABSL_GUARDED_BY(mu_);

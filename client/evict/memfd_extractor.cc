@@ -62,6 +62,41 @@ std::vector<MemfdExtractor::Run> MemfdExtractor::RunsOf(std::span<const uint64_t
   return runs;
 }
 
+std::optional<std::vector<AddressRange>> MemfdExtractor::PresentIn(AddressRange range) const {
+  std::vector<AddressRange> present;
+  space_->map_changing_lock().AssertSharedHeld();
+  space_->ForEachPart(range, [&](const AddressSpace::Part& part) {
+    for (uint64_t done = 0; done < part.range.length;) {
+      const uint64_t at = part.first.byte_offset() + done;
+      const MemoryFile* const file = FileOf(PageIndex::Containing(at));
+      if (file == nullptr) return;
+      const uint64_t in_file = at - file->volume_offset;
+      const uint64_t length = std::min(part.range.length - done, file->size - in_file);
+      const off_t begin = static_cast<off_t>(file->file_offset + in_file);
+      const off_t end = begin + static_cast<off_t>(length);
+      for (off_t data = begin; data < end;) {
+        data = lseek(file->fd.get(), data, SEEK_DATA);
+        if (data < 0 || data >= end) break;
+        const off_t hole = std::min(lseek(file->fd.get(), data, SEEK_HOLE), end);
+        if (hole <= data) break;
+        present.push_back({part.range.start + done + static_cast<uint64_t>(data - begin),
+                           static_cast<uint64_t>(hole - data)});
+        data = hole;
+      }
+      done += length;
+    }
+  });
+  return present;
+}
+
+void MemfdExtractor::Recover(const std::vector<AddressRange>& ranges) {
+  // It may have been killed between the two of ExtractRun().
+  for (AddressRange range : ranges) {
+    static_cast<void>(uffd_->WriteProtect(range, false));
+    uffd_->Wake(range);
+  }
+}
+
 absl::Status MemfdExtractor::Extract(std::span<const uint64_t> addresses,
                                      std::span<Extraction> outcomes, std::byte* bytes) {
   std::fill(outcomes.begin(), outcomes.end(), Extraction::kBusy);

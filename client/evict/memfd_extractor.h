@@ -2,6 +2,7 @@
 #ifndef FAULTLINE_CLIENT_EVICT_MEMFD_EXTRACTOR_H_
 #define FAULTLINE_CLIENT_EVICT_MEMFD_EXTRACTOR_H_
 
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -34,6 +35,9 @@ class MemfdExtractor final : public PageExtractor {
   absl::Status Extract(std::span<const uint64_t> addresses, std::span<Extraction> outcomes,
                        std::byte* bytes) override;
   absl::Status Read(std::span<const PageIndex> pages, std::byte* bytes) override;
+  // As the files have it: a page that is there need not be in the page tables.
+  std::optional<std::vector<AddressRange>> PresentIn(AddressRange range) const override;
+  void Recover(const std::vector<AddressRange>& ranges) override;
 
  private:
   // Pages that follow each other in memory and in a file.

@@ -9,8 +9,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <vector>
 
+#include "client/uffd/uffd.h"
 #include "proto/page.h"
 
 namespace faultline {
@@ -52,6 +55,24 @@ class PageExtractor {
   virtual absl::Status Read(std::span<const PageIndex> /*pages*/, std::byte* /*bytes*/) {
     return absl::UnimplementedError("pages of this memory can only be taken out of it");
   }
+
+  // What was taken last has a place of its own by now. To be called before the lock is let go of.
+  virtual void Release() {}
+
+  // What another agent has taken, and was killed before Release().
+  struct Leftover {
+    std::vector<uint64_t> addresses;  // of the pages that were taken
+    std::vector<std::byte> bytes;     // of one after the other
+  };
+  virtual Leftover TakeLeftover() const { return {}; }
+  // The parts of `range` that have pages, where the page tables of the process do not tell. The
+  // caller holds the map-changing lock.
+  virtual std::optional<std::vector<AddressRange>> PresentIn(AddressRange /*range*/) const {
+    return std::nullopt;
+  }
+  // Undoes what another agent may have done to pages of `ranges` that are there. No event is
+  // outstanding.
+  virtual void Recover(const std::vector<AddressRange>& /*ranges*/) {}
 };
 
 }  // namespace faultline

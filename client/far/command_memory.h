@@ -3,14 +3,14 @@
 // The memory that an agent shares with the eviction helper of a target: one command at a time,
 // which says what pages to take, and the answer to it, with their bytes.
 //
-//   idle ──▶ posted ──▶ running ──▶ done        posted by the agent, the rest by the helper
-//              │  ▲                   │
+//   idle ──▶ posted ──▶ running ──▶ done ──▶ idle       posted and idle by the agent, the rest by
+//              │  ▲                   │                 the helper
 //              ▼  └───────────────────┤
 //          cancelled ─────────────────┘
 //
 // A posted command is either begun by the helper or cancelled by the agent, by compare-exchange: so
 // one that was cancelled never runs, however late the helper wakes up. What a done command has
-// taken stands here until the next one is posted, also where the agent has died meanwhile.
+// taken stands here until the agent has it in a place of its own, also where it has died meanwhile.
 //
 // Both sides sleep on `state`, by shared futexes. Neither trusts the other with more than it has
 // anyway: an agent checks all it reads here, since the target may write what it likes.

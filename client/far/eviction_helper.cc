@@ -145,6 +145,7 @@ int StartEvictionHelper(EvictionHelper* helper, int uffd) {
   thread->command = reinterpret_cast<CommandMemory*>(helper->command);
   thread->uffd = uffd;
   thread->scratch_uffd = helper->scratch_uffd;
+  thread->command_fd = helper->command_fd;
   thread->staging = helper->staging_start;
   thread->scratch = helper->memory_start + kScratchOffset;
 

@@ -38,8 +38,9 @@ struct EvictionHelper {
 // UFFDIO_MOVE (before Linux 6.8) or this is no x86-64.
 int PrepareEvictionHelper(EvictionHelper* helper);
 
-// Starts the thread, which moves pages by `uffd`, and returns when it takes commands. It keeps a
-// copy of `uffd`; the caller's, and `helper->command_fd`, may be closed. 0, or an errno.
+// Starts the thread, which moves pages by `uffd`, and returns when it takes commands. It keeps
+// copies of `uffd` and of `helper->command_fd`, where another agent finds them (OpenFileOf(),
+// TakeUffd()); the caller's may be closed. 0, or an errno.
 //
 // REQUIRES: the staging part is registered with `uffd`.
 int StartEvictionHelper(EvictionHelper* helper, int uffd);

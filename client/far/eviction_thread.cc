@@ -225,18 +225,25 @@ void AwaitCommand(CommandMemory* command) {
   }
 }
 
-// Leaves only the userfaultfds open. The thread does not share its descriptors.
-void CloseOthers(int one, int other) {
-  const unsigned low = static_cast<unsigned>(one < other ? one : other);
-  const unsigned high = static_cast<unsigned>(one < other ? other : one);
-  if (low > 0) RawSyscall(SYS_close_range, 0u, low - 1, 0);
-  if (high > low + 1) RawSyscall(SYS_close_range, low + 1, high - 1, 0);
-  RawSyscall(SYS_close_range, high + 1, ~0u, 0);
+// Leaves only those of `thread` open. The thread does not share its descriptors.
+void CloseOthers(const EvictionThread* thread) {
+  unsigned next = 0;
+  while (true) {
+    unsigned kept = ~0u;
+    for (const int fd : {thread->uffd, thread->scratch_uffd, thread->command_fd}) {
+      const unsigned number = static_cast<unsigned>(fd);
+      if (fd >= 0 && number >= next && number < kept) kept = number;
+    }
+    if (kept == ~0u) break;
+    if (kept > next) RawSyscall(SYS_close_range, next, kept - 1, 0);
+    next = kept + 1;
+  }
+  RawSyscall(SYS_close_range, next, ~0u, 0);
 }
 
 // Gives up what the thread does not need, and would keep where the program gives it up later.
 void LetGo(const EvictionThread* thread) {
-  CloseOthers(thread->uffd, thread->scratch_uffd);
+  CloseOthers(thread);
   RawSyscall(SYS_chdir, "/");
   static constexpr __user_cap_data_struct kNone[_LINUX_CAPABILITY_U32S_3] = {};
   __user_cap_header_struct header;

@@ -17,6 +17,8 @@ struct EvictionThread {
   CommandMemory* command;
   int uffd;          // of the far memory, and of the staging area
   int scratch_uffd;  // of the scratch area
+  // Of the command memory: kept for an agent that goes on where another was killed.
+  int command_fd;
   uint64_t staging;  // each as large as `bytes` of the command
   uint64_t scratch;
 

@@ -134,8 +134,8 @@ class Squatter {
 
 class Churner {
  public:
-  Churner(std::byte* memory, size_t pages)
-      : slots_(pages / Slot::kPages), left_(slots_.size() / 2) {
+  Churner(std::byte* memory, size_t pages, Forks forks)
+      : slots_(pages / Slot::kPages), left_(slots_.size() / 2), forks_(forks) {
     for (size_t i = 0; i < slots_.size(); ++i) slots_[i].at = memory + i * Slot::kBytes;
     // Addresses to move to: each is used once.
     arena_ = static_cast<std::byte*>(
@@ -181,7 +181,7 @@ class Churner {
   void ChangeOne(Random& random) {
     Slot& slot = slots_[random() % slots_.size()];
     const uint64_t choice = random() % 100;
-    if (choice < 3) return Fork();
+    if (choice < 3) return forks_ == Forks::kSome ? Fork() : void();
     std::lock_guard<std::mutex> lock(slot.mu);
     if (slot.at == nullptr) return;
     if (choice < 50) return Move(slot);
@@ -234,6 +234,7 @@ class Churner {
 
   std::deque<Slot> slots_;
   size_t left_;  // slots that may still be unmapped
+  const Forks forks_;
   std::byte* arena_;
   size_t used_ = 0;  // of the arena
   std::atomic<bool> stop_ = false;
@@ -290,8 +291,8 @@ std::string Meet(std::byte* memory, const CommandMemory& command, int millisecon
   return "OK " + std::to_string(counted);
 }
 
-std::string Churn(std::byte* memory, size_t pages, int milliseconds) {
-  return Churner(memory, pages).Run(milliseconds);
+std::string Churn(std::byte* memory, size_t pages, int milliseconds, Forks forks) {
+  return Churner(memory, pages, forks).Run(milliseconds);
 }
 
 }  // namespace faultline

@@ -26,7 +26,8 @@ std::string Meet(std::byte* memory, const CommandMemory& command, int millisecon
 // As Count(), while another thread moves parts of the memory, discards and unmaps some, and forks
 // children that check all of theirs; and yet another one maps other memory wherever an address was
 // just left, and sees whether anything of that is taken.
-std::string Churn(std::byte* memory, size_t pages, int milliseconds);
+enum class Forks { kNone, kSome };
+std::string Churn(std::byte* memory, size_t pages, int milliseconds, Forks forks);
 
 }  // namespace faultline
 

@@ -4,7 +4,11 @@
 // eviction helper over on descriptor 3, a SOCK_SEQPACKET socket, and then does what it is told
 // there:
 //
-//   far_target PAGES [huge]      huge: the memory is filled, and of huge pages, before it is far
+//   far_target PAGES [huge|fresh|memfd]
+//                           huge: the memory is filled, and of huge pages, before it is far
+//                           fresh: UFFDIO_API, and what follows it, is left to the agent
+//                           memfd: the same, and the memory is a memfd, which stands for the
+//                           commands
 //
 //   fill FIRST COUNT        writes to each page what no other has
 //   check FIRST COUNT       answers how many pages have something else
@@ -18,7 +22,7 @@
 //   pageout FIRST COUNT     madvise(MADV_PAGEOUT)
 //   pin FIRST COUNT         io_uring holds the pages, as it does for I/O into them
 //   fork FIRST COUNT        a child lives from now on;   child FIRST COUNT: it checks, and ends
-//   count 0 MS, meet 0 MS, churn 0 MS              far_storm.h
+//   count 0 MS, meet 0 MS, churn 0 MS              far_storm.h;   shuffle 0 MS: without forks
 //   spin 0 0                a thread that does nothing, but always
 //   closeall 0 0            closes every descriptor but the socket
 //   sandbox 0 0             a thread that calls UFFDIO_MOVE ends from now on, by a seccomp filter
@@ -60,9 +64,14 @@ constexpr int kSocket = 3;
   exit(1);
 }
 
-int OpenUserfaultfd() {
+int OpenFreshUserfaultfd() {
   const int fd = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
   if (fd < 0) Die("userfaultfd", errno);
+  return fd;
+}
+
+int OpenUserfaultfd() {
+  const int fd = OpenFreshUserfaultfd();
   uffdio_api api = {};
   api.api = UFFD_API;
   api.features = uapi::kFeatureEventFork | uapi::kFeatureEventRemap | uapi::kFeatureEventRemove |
@@ -97,30 +106,43 @@ void Send(const FarTargetHello& hello, int uffd, int command) {
 
 class FarTarget {
  public:
-  FarTarget(size_t pages, bool huge) : pages_(pages) {
+  FarTarget(size_t pages, const std::string& option)
+      : pages_(pages), fresh_(option == "fresh" || option == "memfd") {
     const size_t bytes = pages * kFarPageBytes;
+    if (option == "memfd") {
+      memfd_ = static_cast<int>(memfd_create("far_target", MFD_CLOEXEC));
+      if (memfd_ < 0 || ftruncate(memfd_, static_cast<off_t>(bytes)) != 0) Die("memfd", errno);
+      memory_ = static_cast<std::byte*>(
+          mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd_, 0));
+      madvise(memory_, bytes, MADV_DONTFORK);
+      return;
+    }
     constexpr size_t kHuge = size_t{2} << 20;
     void* const at =
         mmap(nullptr, bytes + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memory_ = reinterpret_cast<std::byte*>((reinterpret_cast<uint64_t>(at) + kHuge - 1) &
                                            ~uint64_t{kHuge - 1});
-    if (huge) {
+    if (option == "huge") {
       madvise(memory_, bytes, MADV_HUGEPAGE);
       Fill(0, pages);
     }
   }
 
   void HandOver() {
-    const int uffd = OpenUserfaultfd();
+    const int uffd = fresh_ ? OpenFreshUserfaultfd() : OpenUserfaultfd();
+    const uint64_t start = reinterpret_cast<uint64_t>(memory_);
+    if (memfd_ >= 0) return Send({start, pages_ * kFarPageBytes, 0, 0, 0, 0}, uffd, memfd_);
     EvictionHelper helper;
     if (const int error = PrepareEvictionHelper(&helper); error != 0) Die("no helper", error);
-    const uint64_t start = reinterpret_cast<uint64_t>(memory_);
-    Register(uffd, start, pages_ * kFarPageBytes);
-    Register(uffd, helper.staging_start, helper.staging_bytes);
+    if (!fresh_) {
+      Register(uffd, start, pages_ * kFarPageBytes);
+      Register(uffd, helper.staging_start, helper.staging_bytes);
+    }
     if (const int error = StartEvictionHelper(&helper, uffd); error != 0) Die("no thread", error);
     command_ = reinterpret_cast<const CommandMemory*>(helper.command);
-    Send({start, pages_ * kFarPageBytes, helper.staging_start, helper.staging_bytes}, uffd,
-         helper.command_fd);
+    Send({start, pages_ * kFarPageBytes, helper.staging_start, helper.staging_bytes,
+          helper.memory_start, helper.memory_bytes},
+         uffd, helper.command_fd);
   }
 
   std::string Do(const std::string& verb, size_t first, size_t count);
@@ -155,6 +177,8 @@ class FarTarget {
   std::string CheckInChild(size_t first, size_t count);
 
   size_t pages_;
+  const bool fresh_;
+  int memfd_ = -1;
   std::byte* memory_;
   const CommandMemory* command_ = nullptr;
   pid_t child_ = 0;
@@ -261,7 +285,8 @@ std::string FarTarget::Do(const std::string& verb, size_t first, size_t count) {
   const int milliseconds = static_cast<int>(count);
   if (verb == "count") return Count(memory_, pages_, milliseconds);
   if (verb == "meet") return Meet(memory_, *command_, milliseconds);
-  if (verb == "churn") return Churn(memory_, pages_, milliseconds);
+  if (verb == "churn") return Churn(memory_, pages_, milliseconds, Forks::kSome);
+  if (verb == "shuffle") return Churn(memory_, pages_, milliseconds, Forks::kNone);
   if (verb == "discard" || verb == "move" || verb == "unmap") return Change(verb, first, count);
   if (verb == "read") {
     for (size_t i = first; i < first + count; ++i) static_cast<void>(*(volatile char*)Page(i));
@@ -273,7 +298,7 @@ int Main(int argc, char** argv) {
   if (argc < 2) pause();  // what `exec` has executed
   setvbuf(stderr, nullptr, _IOLBF, 0);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  FarTarget target(strtoull(argv[1], nullptr, 10), argc > 2 && strcmp(argv[2], "huge") == 0);
+  FarTarget target(strtoull(argv[1], nullptr, 10), argc > 2 ? argv[2] : "");
   target.HandOver();
   char packet[256];
   for (ssize_t n; (n = recv(kSocket, packet, sizeof packet - 1, 0)) > 0;) {

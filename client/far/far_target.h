@@ -12,6 +12,8 @@ struct FarTargetHello {
   uint64_t memory_bytes;
   uint64_t staging_start;
   uint64_t staging_bytes;
+  uint64_t helper_start;  // all of its memory
+  uint64_t helper_bytes;
 };
 
 }  // namespace faultline

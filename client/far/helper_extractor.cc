@@ -91,7 +91,7 @@ absl::StatusOr<std::unique_ptr<HelperExtractor>> HelperExtractor::Open(Target ta
 
 HelperExtractor::~HelperExtractor() { munmap(command_, sizeof(CommandMemory)); }
 
-HelperExtractor::Leftover HelperExtractor::TakeLeftover() const {
+PageExtractor::Leftover HelperExtractor::TakeLeftover() const {
   Leftover leftover;
   if (command_->state.load() != CommandState::kDone) return leftover;
   const size_t count = std::min<size_t>(command_->count, kMaxBatch);
@@ -102,6 +102,11 @@ HelperExtractor::Leftover HelperExtractor::TakeLeftover() const {
     leftover.bytes.insert(leftover.bytes.end(), from, from + kPageSize);
   }
   return leftover;
+}
+
+void HelperExtractor::Release() {
+  CommandState done = CommandState::kDone;
+  command_->state.compare_exchange_strong(done, CommandState::kIdle);
 }
 
 absl::Status HelperExtractor::Extract(std::span<const uint64_t> addresses,

@@ -38,12 +38,9 @@ class HelperExtractor final : public PageExtractor {
                                                                absl::Duration deadline = kDeadline);
   ~HelperExtractor() override;
 
+  void Release() override;
   // What was taken last: after Open() by another agent, whether or not it got to know.
-  struct Leftover {
-    std::vector<uint64_t> addresses;  // of the pages that were taken
-    std::vector<std::byte> bytes;     // of one after the other
-  };
-  Leftover TakeLeftover() const;
+  Leftover TakeLeftover() const override;
 
   // DEADLINE_EXCEEDED: the target did not begin with it, and never will. Where it has begun (and
   // was stopped in the middle), Extract() returns when it goes on, or ends. NOT_FOUND: the process

@@ -15,6 +15,7 @@
 #include <system_error>
 #include <utility>
 
+#include "client/evict/local_memory.h"
 #include "client/journal/attachment_record.h"
 
 namespace faultline {
@@ -54,6 +55,13 @@ PageRange PagesOf(const std::vector<Mapping>& mappings) {
   return PageRange::Between(std::min(first, end), end);
 }
 
+PageRange PagesOf(const AttachmentRecord& record) {
+  if (record.far && record.far->is_whole_process()) {
+    return {PageIndex(0), PageCount(record.far->volume_pages)};
+  }
+  return PagesOf(record.mappings);
+}
+
 AttachmentJournal::Head& AttachmentJournal::head() const {
   return *reinterpret_cast<Head*>(head_.bytes().data());
 }
@@ -79,11 +87,7 @@ absl::StatusOr<std::unique_ptr<AttachmentJournal>> AttachmentJournal::Create(
     if (!map.ok()) return fail(map.status());
     journal->maps_[slot] = *std::move(map);
   }
-  const uint64_t pages = PagesOf(journal->record_.mappings).count.raw();
-  absl::StatusOr<SharedFile> taken =
-      SharedFile::Create(TakenPath(directory), TakenPages::FileSize(pages));
-  if (!taken.ok()) return fail(taken.status());
-  journal->taken_ = std::make_shared<TakenPages>(*std::move(taken));
+  if (absl::Status status = journal->CreatePages(); !status.ok()) return fail(status);
   if (absl::Status status = WriteRecord(journal->record_, directory); !status.ok()) {
     return fail(status);
   }
@@ -114,12 +118,42 @@ absl::StatusOr<std::unique_ptr<AttachmentJournal>> AttachmentJournal::Open(
     if (map->bytes().size() < sizeof(MapLength)) return damaged("a map is cut off");
     journal->maps_[slot] = *std::move(map);
   }
-  absl::StatusOr<SharedFile> taken = SharedFile::Open(TakenPath(directory));
-  if (!taken.ok()) return damaged(taken.status().message());
-  const uint64_t pages = PagesOf(journal->record_.mappings).count.raw();
-  if (taken->bytes().size() < TakenPages::FileSize(pages)) return damaged("its bitmap is cut off");
-  journal->taken_ = std::make_shared<TakenPages>(*std::move(taken));
+  if (absl::Status status = journal->OpenPages(); !status.ok()) return damaged(status.message());
   return journal;
+}
+
+absl::Status AttachmentJournal::CreatePages() {
+  const PageRange pages = PagesOf(record_);
+  if (record_.far) {
+    absl::StatusOr<std::shared_ptr<FarJournal>> far =
+        FarJournal::Create(directory_, pages, LocalMemory::SlotsFor(record_.far->limit));
+    if (!far.ok()) return far.status();
+    far_ = *std::move(far);
+    return record_.far->is_whole_process() ? absl::OkStatus() : far_->AllocatePages(pages);
+  }
+  absl::StatusOr<SharedFile> taken =
+      SharedFile::Create(TakenPath(directory_), TakenPages::FileSize(pages.count.raw()));
+  if (!taken.ok()) return taken.status();
+  taken_ = std::make_shared<TakenPages>(*std::move(taken));
+  return absl::OkStatus();
+}
+
+absl::Status AttachmentJournal::OpenPages() {
+  const PageRange pages = PagesOf(record_);
+  if (record_.far) {
+    absl::StatusOr<std::shared_ptr<FarJournal>> far =
+        FarJournal::Open(directory_, pages, LocalMemory::SlotsFor(record_.far->limit));
+    if (!far.ok()) return far.status();
+    far_ = *std::move(far);
+    return absl::OkStatus();
+  }
+  absl::StatusOr<SharedFile> taken = SharedFile::Open(TakenPath(directory_));
+  if (!taken.ok()) return taken.status();
+  if (taken->bytes().size() < TakenPages::FileSize(pages.count.raw())) {
+    return absl::DataLossError("its bitmap is cut off");
+  }
+  taken_ = std::make_shared<TakenPages>(*std::move(taken));
+  return absl::OkStatus();
 }
 
 uffd_msg* AttachmentJournal::messages() const { return head().messages.data(); }

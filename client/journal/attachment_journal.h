@@ -27,10 +27,13 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "client/attachment.h"
+#include "client/journal/far_journal.h"
+#include "client/journal/far_record.h"
 #include "client/journal/shared_file.h"
 #include "client/journal/taken_pages.h"
 #include "client/uffd/target_uffd.h"
@@ -47,10 +50,13 @@ struct AttachmentRecord {
   std::string volume;
   AttachmentOptions options;
   std::vector<Mapping> mappings;  // as they were handed over
+  std::optional<FarRecord> far;   // none: pages that are there stay
 };
 
 // The volume pages from the first to the last of `mappings`.
 PageRange PagesOf(const std::vector<Mapping>& mappings);
+// Those that the attachment has a state of.
+PageRange PagesOf(const AttachmentRecord& record);
 
 // Not thread-safe, but for what it says otherwise. Remove() it where the attachment ends.
 class AttachmentJournal {
@@ -63,8 +69,10 @@ class AttachmentJournal {
   static absl::StatusOr<std::unique_ptr<AttachmentJournal>> Open(const std::string& directory);
 
   const AttachmentRecord& record() const { return record_; }
-  // One bit for each of PagesOf(record().mappings).
+  // One bit for each of PagesOf(record().mappings); null for far memory.
   const std::shared_ptr<TakenPages>& taken() const { return taken_; }
+  // Null for all but far memory.
+  const std::shared_ptr<FarJournal>& far() const { return far_; }
 
   // Where Uffd::Read() is to put what it reads.
   uffd_msg* messages() const;
@@ -87,12 +95,15 @@ class AttachmentJournal {
   AttachmentJournal(std::string directory, AttachmentRecord record)
       : directory_(std::move(directory)), record_(std::move(record)) {}
   Head& head() const;
+  absl::Status CreatePages();
+  absl::Status OpenPages();
 
   const std::string directory_;
   const AttachmentRecord record_;
   SharedFile head_;
   std::array<SharedFile, 2> maps_;  // the current one and the next
   std::shared_ptr<TakenPages> taken_;
+  std::shared_ptr<FarJournal> far_;
 };
 
 }  // namespace faultline

@@ -54,6 +54,57 @@ absl::Status Parse(const ordered_json& json, AttachmentOptions* options) {
   return status;
 }
 
+ordered_json ToJson(AddressRange range) { return {range.start, range.length}; }
+ordered_json ToJson(const FileIdentity& file) { return {file.device, file.inode}; }
+AddressRange ParseRange(const ordered_json& json) {
+  return {json.at(0).get<uint64_t>(), json.at(1).get<uint64_t>()};
+}
+FileIdentity ParseFile(const ordered_json& json) {
+  return {json.at(0).get<uint64_t>(), json.at(1).get<uint64_t>()};
+}
+
+ordered_json ToJson(const FarRecord& far) {
+  ordered_json json = {{"local_memory", far.limit.bytes},
+                       {"local_percent", far.limit.percent},
+                       {"policy", far.policy},
+                       {"fresh", far.fresh},
+                       {"owns_volume", far.owns_volume},
+                       {"volume_pages", far.volume_pages},
+                       {"least_area", far.least_area},
+                       {"excluded", ToJson(far.excluded)},
+                       {"staging", ToJson(far.staging)},
+                       {"command", ToJson(far.command)},
+                       {"files", ordered_json::array()}};
+  for (const FarRecord::File& file : far.files) {
+    json["files"].push_back({{"file", ToJson(file.file)},
+                             {"volume_offset", file.volume_offset},
+                             {"file_offset", file.file_offset},
+                             {"size", file.size}});
+  }
+  return json;
+}
+
+// Throws as below.
+absl::StatusOr<FarRecord> ParseFar(const ordered_json& json) {
+  FarRecord far;
+  far.limit.bytes = json.at("local_memory").get<uint64_t>();
+  far.limit.percent = json.at("local_percent").get<uint32_t>();
+  far.policy = json.at("policy").get<std::string>();
+  far.fresh = json.at("fresh").get<bool>();
+  far.owns_volume = json.at("owns_volume").get<bool>();
+  far.volume_pages = json.at("volume_pages").get<uint64_t>();
+  far.least_area = json.at("least_area").get<uint64_t>();
+  far.excluded = ParseRange(json.at("excluded"));
+  far.staging = ParseRange(json.at("staging"));
+  far.command = ParseFile(json.at("command"));
+  for (const ordered_json& file : json.at("files")) {
+    far.files.push_back({ParseFile(file.at("file")), file.at("volume_offset").get<uint64_t>(),
+                         file.at("file_offset").get<uint64_t>(), file.at("size").get<uint64_t>()});
+  }
+  if (far.volume_pages <= kMaxVolumePages) return far;
+  return absl::InvalidArgumentError("volume_pages is more than a volume can have");
+}
+
 // Throws what nlohmann throws where a field is missing or of another type.
 absl::StatusOr<AttachmentRecord> Parse(const ordered_json& json) {
   AttachmentRecord record;
@@ -70,6 +121,12 @@ absl::StatusOr<AttachmentRecord> Parse(const ordered_json& json) {
                                .size = mapping.at("size").get<uint64_t>(),
                                .offset = mapping.at("offset").get<uint64_t>(),
                                .shared = mapping.at("shared").get<bool>()});
+  }
+  if (json.contains("far")) {
+    absl::StatusOr<FarRecord> far = ParseFar(json.at("far"));
+    if (!far.ok()) return far.status();
+    record.far = *std::move(far);
+    if (record.far->is_whole_process()) return record;
   }
   absl::Status status = CheckMappings(record.mappings, PageCount(kMaxVolumePages));
   if (!status.ok()) return status;
@@ -94,6 +151,7 @@ absl::Status WriteRecord(const AttachmentRecord& record, const std::string& dire
                                 {"offset", mapping.offset},
                                 {"shared", mapping.shared}});
   }
+  if (record.far) json["far"] = ToJson(*record.far);
   std::ofstream file(PathOf(directory));
   file << json.dump(2) << '\n';
   file.close();

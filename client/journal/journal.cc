@@ -67,7 +67,7 @@ std::vector<AttachmentId> Journal::Ids() const {
 
 std::string Journal::PathOf(AttachmentId id) const { return absl::StrCat(directory_, "/", id); }
 
-std::vector<LeftAttachment> Journal::TakeLeft() {
+std::vector<LeftAttachment> Journal::TakeLeft(std::vector<std::string>* volumes) {
   std::vector<LeftAttachment> left;
   for (AttachmentId id : Ids()) {
     const std::string path = PathOf(id);
@@ -81,6 +81,8 @@ std::vector<LeftAttachment> Journal::TakeLeft() {
       }
       LogInfo(absl::StrCat("attachment ", (*journal)->record().id,
                            " of the last agent has ended: ", pidfd.status().message()));
+      const AttachmentRecord& record = (*journal)->record();
+      if (record.far && record.far->owns_volume) volumes->push_back(record.volume);
     } else if (!absl::IsNotFound(journal.status())) {
       LogError(absl::StrCat("an attachment of the last agent is lost, and its process waits: ",
                             journal.status().message()));

@@ -33,8 +33,9 @@ class Journal {
                                                        absl::Duration patience);
 
   // What an agent that was killed has left here, once. What was not completed, cannot be read, or
-  // whose process has ended meanwhile is removed, with a word in the log.
-  std::vector<LeftAttachment> TakeLeft();
+  // whose process has ended meanwhile is removed, with a word in the log. Volumes that were made
+  // for such a process are of use to nobody, and are added to `*volumes`.
+  std::vector<LeftAttachment> TakeLeft(std::vector<std::string>* volumes);
 
   // That of a new attachment, and its end.
   absl::StatusOr<std::unique_ptr<AttachmentJournal>> Create(AttachmentRecord record) const;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <span>
@@ -58,6 +59,7 @@ class JournalTest : public testing::Test {
   }
 
   std::string directory_;
+  std::vector<std::string> volumes_;
 };
 
 TEST_F(JournalTest, WhatAnAgentHasLeftIsAllThere) {
@@ -70,7 +72,7 @@ TEST_F(JournalTest, WhatAnAgentHasLeftIsAllThere) {
   }
   auto journal = Open();
   EXPECT_EQ(journal->next_id(), 6u);
-  auto left = journal->TakeLeft();
+  auto left = journal->TakeLeft(&volumes_);
   ASSERT_EQ(left.size(), 1u);
   const AttachmentRecord& record = left[0].journal->record();
   const AttachmentRecord expected = Record(5);
@@ -96,6 +98,60 @@ TEST_F(JournalTest, WhatAnAgentHasLeftIsAllThere) {
   left[0].journal->taken()->ForEachRun(
       400, [&](uint64_t first, uint64_t count) { runs.emplace_back(first, count); });
   EXPECT_THAT(runs, testing::ElementsAre(std::pair(3, 130), std::pair(399, 1)));
+}
+
+TEST_F(JournalTest, WhatAnAgentHasLeftOfFarMemoryIsAllThere) {
+  AttachmentRecord record = Record(7);
+  record.mappings.clear();
+  record.far = FarRecord{.limit = {uint64_t{4} << 20, 0},
+                         .policy = "fifo",
+                         .fresh = true,
+                         .owns_volume = true,
+                         .volume_pages = 1 << 20,
+                         .least_area = 1 << 17,
+                         .excluded = {0x1000, 0x3000},
+                         .staging = {0x2000, 0x1000},
+                         .command = {5, 6},
+                         .files = {{{7, 8}, 0, kPageSize, 2 * kPageSize}}};
+  const PageRange pages{PageIndex(100), PageCount(50)};
+  {
+    auto journal = Open();
+    auto attachment = *journal->Create(record);
+    FarJournal& far = *attachment->far();
+    ASSERT_TRUE(far.AllocatePages(pages).ok());
+    far.set_next_page(pages.end());
+    far.Note(pages, PageHome::kPresent);
+    far.Note(PageRange::Single(PageIndex(120)), PageHome::kAtServer);
+    memset(far.SlotBytes(3), 'x', kPageSize);
+    far.SetSlot(3, PageIndex(121));
+    far.SetSlot(4, PageIndex(122));
+    far.ClearSlot(4);
+    EXPECT_TRUE(far.AddSlots() || far.slots() == far.max_slots());
+    ASSERT_TRUE(attachment->Commit("a map").ok());
+  }
+  auto journal = Open();
+  auto left = journal->TakeLeft(&volumes_);
+  ASSERT_EQ(left.size(), 1u);
+  EXPECT_THAT(volumes_, IsEmpty());
+  const FarRecord& found = *left[0].journal->record().far;
+  EXPECT_EQ(found.limit.bytes, record.far->limit.bytes);
+  EXPECT_EQ(found.policy, "fifo");
+  EXPECT_TRUE(found.fresh && found.owns_volume && found.is_whole_process());
+  EXPECT_EQ(found.excluded, record.far->excluded);
+  EXPECT_EQ(found.staging, record.far->staging);
+  EXPECT_EQ(found.command, record.far->command);
+  ASSERT_EQ(found.files.size(), 1u);
+  EXPECT_EQ(found.files[0].file, record.far->files[0].file);
+  const FarJournal& far = *left[0].journal->far();
+  EXPECT_EQ(far.next_page(), pages.end());
+  EXPECT_EQ(far.RunOfSameHome(pages), PageCount(20));
+  EXPECT_EQ(far.Get(PageIndex(120)), PageHome::kAtServer);
+  EXPECT_EQ(far.Get(PageIndex(99)), PageHome::kUntouched);
+  PageIndex page;
+  ASSERT_TRUE(far.SlotPage(3, &page));
+  EXPECT_EQ(page, PageIndex(121));
+  EXPECT_EQ(far.SlotBytes(3)[kPageSize - 1], std::byte{'x'});
+  EXPECT_FALSE(far.SlotPage(4, &page));
 }
 
 TEST_F(JournalTest, EventsThatWereReadAndNotCommittedAreLeftToApply) {
@@ -231,7 +287,7 @@ TEST_F(JournalTest, OfAProcessThatHasEndedNothingIsLeft) {
     std::filesystem::resize_file(path() + "/4/map.1", 3);
   }
   auto journal = Open();
-  EXPECT_THAT(journal->TakeLeft(), IsEmpty());
+  EXPECT_THAT(journal->TakeLeft(&volumes_), IsEmpty());
   EXPECT_FALSE(std::filesystem::exists(path() + "/1"));
   EXPECT_FALSE(std::filesystem::exists(path() + "/2"));
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <utility>
 
@@ -23,12 +24,22 @@ absl::Status Failed(const std::string& path, const char* what, int error) {
 
 }  // namespace
 
-absl::StatusOr<SharedFile> SharedFile::Create(const std::string& path, size_t size) {
+absl::StatusOr<SharedFile> SharedFile::CreateSparse(const std::string& path, size_t size) {
   SharedFile file;
   file.path_ = path;
   file.fd_.reset(open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (!file.fd_) return Failed(path, "create it", errno);
-  if (absl::Status status = file.Grow(size); !status.ok()) return status;
+  if (ftruncate(file.fd_.get(), static_cast<off_t>(size)) != 0) {
+    return Failed(path, "make it so long", errno);
+  }
+  if (absl::Status status = file.Map(size); !status.ok()) return status;
+  return file;
+}
+
+absl::StatusOr<SharedFile> SharedFile::Create(const std::string& path, size_t size) {
+  absl::StatusOr<SharedFile> file = CreateSparse(path, size);
+  if (!file.ok()) return file;
+  if (absl::Status status = file->Allocate(0, size); !status.ok()) return status;
   return file;
 }
 
@@ -58,10 +69,15 @@ SharedFile::~SharedFile() {
 }
 
 absl::Status SharedFile::Grow(size_t size) {
-  // posix_fallocate returns its error.
-  const int error = posix_fallocate(fd_.get(), 0, static_cast<off_t>(size));
-  if (error != 0) return Failed(path_, "allocate its space", error);
+  if (absl::Status status = Allocate(0, size); !status.ok()) return status;
   return Map(size);
+}
+
+absl::Status SharedFile::Allocate(size_t offset, size_t size) const {
+  // posix_fallocate returns its error.
+  const int error =
+      posix_fallocate(fd_.get(), static_cast<off_t>(offset), static_cast<off_t>(size));
+  return error == 0 ? absl::OkStatus() : Failed(path_, "allocate its space", error);
 }
 
 absl::Status SharedFile::Map(size_t size) {

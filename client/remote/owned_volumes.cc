@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/remote/owned_volumes.h"
 
+#include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 #include <absl/time/clock.h>
 #include <unistd.h>
 
 #include <utility>
+#include <vector>
 
 #include "proto/log.h"
 
@@ -13,6 +15,8 @@ namespace faultline {
 namespace {
 
 constexpr absl::Duration kOpenTimeout = absl::Seconds(10);
+
+std::string ForkPrefix(absl::string_view volume) { return absl::StrCat(volume, ".fork"); }
 
 }  // namespace
 
@@ -80,23 +84,21 @@ absl::Status OwnedVolumes::Snapshot(absl::string_view volume, absl::string_view 
   return admin_->SnapshotVolume(volume, snapshot).status();
 }
 
-void OwnedVolumes::DeleteNow(const std::string& name) {
-  const absl::Status deleted = admin_->DeleteVolume(name);
-  if (deleted.ok()) return;
-  LogWarning(absl::StrCat(
-      "volume ", name, ", which nobody uses any more, is left on the server: ", deleted.message()));
+absl::StatusOr<VolumeIo> OwnedVolumes::TakeOver(absl::string_view volume, absl::Time deadline) {
+  absl::StatusOr<VolumeIo> io = server_->OpenVolumeIo(volume, deadline);
+  if (!io.ok()) return io;
+  io->name = std::string(volume);
+  io->source = Own(std::move(io->source), io->name);
+  Schedule({.volume = io->name, .itself = false, .left_snapshots = true});
+  return io;
 }
 
-void OwnedVolumes::DeleteLater(std::string name) {
-  {
-    MutexLock lock(mu_);
-    unused_.push_back(std::move(name));
-  }
-  changed_.SignalAll();
+void OwnedVolumes::Discard(absl::string_view volume) {
+  Schedule({.volume = std::string(volume), .itself = true, .left_snapshots = true});
 }
 
 absl::StatusOr<std::shared_ptr<PageSource>> OwnedVolumes::Freeze(absl::string_view volume) {
-  const std::string name = NewName(absl::StrCat(volume, ".fork"));
+  const std::string name = NewName(ForkPrefix(volume));
   absl::StatusOr<rpc::Volume> made = admin_->SnapshotVolume(volume, name);
   if (!made.ok()) return made.status();
   absl::StatusOr<std::shared_ptr<PageSource>> source =
@@ -113,21 +115,53 @@ std::shared_ptr<PageSource> OwnedVolumes::Own(std::shared_ptr<PageSource> source
   PageSource* const raw = source.get();
   return {raw, [this, kept = std::move(source), name = std::move(name)](PageSource*) mutable {
             kept.reset();
-            DeleteLater(std::move(name));
+            Schedule({.volume = std::move(name)});
           }};
+}
+
+void OwnedVolumes::Schedule(Unused unused) {
+  {
+    MutexLock lock(mu_);
+    unused_.push_back(std::move(unused));
+  }
+  changed_.SignalAll();
 }
 
 void OwnedVolumes::Delete() {
   for (;;) {
-    std::string name;
+    Unused unused;
     {
       MutexLock lock(mu_);
       while (unused_.empty() && !stopping_) changed_.Wait(mu_);
       if (unused_.empty()) return;
-      name = std::move(unused_.front());
+      unused = std::move(unused_.front());
       unused_.pop_front();
     }
-    DeleteNow(name);
+    if (unused.left_snapshots) DeleteLeftSnapshots(unused.volume);
+    if (unused.itself) DeleteNow(unused.volume);
+  }
+}
+
+void OwnedVolumes::DeleteNow(const std::string& name) {
+  const absl::Status deleted = admin_->DeleteVolume(name);
+  if (deleted.ok()) return;
+  LogWarning(absl::StrCat(
+      "volume ", name, ", which nobody uses any more, is left on the server: ", deleted.message()));
+}
+
+void OwnedVolumes::DeleteLeftSnapshots(absl::string_view volume) {
+  const std::string prefix = ForkPrefix(volume);
+  const std::string own = absl::StrCat(prefix, ".", getpid(), ".");
+  const absl::StatusOr<std::vector<rpc::Volume>> volumes = admin_->ListVolumes();
+  if (!volumes.ok()) {
+    LogWarning(absl::StrCat("volumes whose names begin with ", prefix,
+                            " may be left on the server: ", volumes.status().message()));
+    return;
+  }
+  for (const rpc::Volume& other : *volumes) {
+    if (absl::StartsWith(other.name(), prefix) && !absl::StartsWith(other.name(), own)) {
+      DeleteNow(other.name());
+    }
   }
 }
 

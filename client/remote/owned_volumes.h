@@ -33,6 +33,12 @@ class OwnedVolumes {
   // destroyed. The errors of AdminClient::CreateVolume() and PageServer::OpenVolumeIo().
   absl::StatusOr<VolumeIo> Create(absl::string_view prefix, uint64_t size_bytes,
                                   absl::Time deadline);
+  // Goes on with `volume`, which another process has created here and has left when it ended. Its
+  // snapshots by Freeze() are deleted later: nobody has them any more. Errors of OpenVolumeIo().
+  absl::StatusOr<VolumeIo> TakeOver(absl::string_view volume, absl::Time deadline);
+  // Deletes `volume`, which such a process has left, and its snapshots: nobody is left who uses
+  // them. Later; does not wait for the server.
+  void Discard(absl::string_view volume);
   // A snapshot of `volume` as it is now, until the source is destroyed.
   absl::StatusOr<std::shared_ptr<PageSource>> Freeze(absl::string_view volume);
 
@@ -47,16 +53,21 @@ class OwnedVolumes {
   std::string NewName(absl::string_view prefix);
   // `source`, and when it is destroyed the volume `name` is deleted.
   std::shared_ptr<PageSource> Own(std::shared_ptr<PageSource> source, std::string name);
-  // Soon.
-  void DeleteLater(std::string name);
+  struct Unused {
+    std::string volume;
+    bool itself = true;
+    bool left_snapshots = false;  // those that another process has made of it
+  };
   void Delete();
+  void Schedule(Unused unused);
+  void DeleteLeftSnapshots(absl::string_view volume);
 
   const std::unique_ptr<AdminClient> admin_;
   PageServer* const server_;
   Mutex mu_;
   CondVar changed_;
   uint64_t next_ ABSL_GUARDED_BY(mu_) = 1;
-  std::deque<std::string> unused_ ABSL_GUARDED_BY(mu_);
+  std::deque<Unused> unused_ ABSL_GUARDED_BY(mu_);
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::thread deleter_;
 };

@@ -4,10 +4,14 @@
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_split.h>
+#include <absl/strings/strip.h>
 #include <elf.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +22,7 @@
 #include <fstream>
 #include <map>
 #include <memory>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -108,12 +113,12 @@ absl::Status CheckProgram(const std::string& name) {
   return absl::OkStatus();
 }
 
-// A directory for the agent's socket, removed in the end.
+// A directory in `parent`, removed in the end.
 class ScratchDirectory {
  public:
-  ScratchDirectory() {
-    char name[] = "/tmp/faultline.XXXXXX";
-    if (mkdtemp(name) != nullptr) path_ = name;
+  explicit ScratchDirectory(const std::string& parent) {
+    std::string name = parent + "/faultline.XXXXXX";
+    if (mkdtemp(name.data()) != nullptr) path_ = name;
   }
   ~ScratchDirectory() {
     std::error_code ignored;
@@ -127,8 +132,23 @@ class ScratchDirectory {
   std::string path_;
 };
 
+// Where the agent's journal is best, which has the staged pages: in memory, where there is room.
+std::string JournalParent(const LocalMemoryLimit& limit) {
+  constexpr uint64_t kOthers = uint64_t{64} << 20;
+  const uint64_t needed = (limit.percent == 0 ? limit.bytes / 8 : 0) + kOthers;
+  const char* const runtime = getenv("XDG_RUNTIME_DIR");
+  for (const std::string& directory :
+       {std::string("/dev/shm"), std::string(runtime != nullptr ? runtime : "")}) {
+    struct statfs info;
+    if (statfs(directory.c_str(), &info) != 0 || info.f_type != TMPFS_MAGIC) continue;
+    const uint64_t free = static_cast<uint64_t>(info.f_bsize) * info.f_bavail;
+    if (free >= needed && access(directory.c_str(), W_OK) == 0) return directory;
+  }
+  return "/tmp";
+}
+
 std::vector<std::string> AgentFlags(const RunFlags& flags, const Session& session,
-                                    const std::string& socket) {
+                                    const std::string& socket, const std::string& journal) {
   std::vector<std::string> args = {
       absl::StrCat("--server=", session.server),
       absl::StrCat("--socket=", socket),
@@ -136,21 +156,28 @@ std::vector<std::string> AgentFlags(const RunFlags& flags, const Session& sessio
       absl::StrCat("--policy=", flags.policy),
       absl::StrCat("--prefetch=", flags.prefetch),
       "--fault-policy=wait",
-      "--journal=none",
+      absl::StrCat("--journal=", journal),
   };
   if (!flags.trace.empty()) args.push_back(absl::StrCat("--trace=", flags.trace));
   if (!flags.inject.empty()) args.push_back(absl::StrCat("--inject=", flags.inject));
   return args;
 }
 
-void SetEnvironment(const RunFlags& flags, const std::string& socket) {
+// With what the names of this run's volumes begin: of no other's on any machine.
+std::string VolumePrefix() {
+  std::random_device random;
+  return absl::StrCat("run.", absl::Hex(random()), absl::Hex(random()));
+}
+
+void SetEnvironment(const RunFlags& flags, const std::string& socket,
+                    const std::string& volume_prefix) {
   const std::string library = SiblingProgram("libfaultline-run-preload.so");
   const char* const others = getenv("LD_PRELOAD");
   const std::string preload =
       others != nullptr && *others != '\0' ? absl::StrCat(library, ":", others) : library;
   setenv("LD_PRELOAD", preload.c_str(), 1);
   setenv(kRunSocket, socket.c_str(), 1);
-  setenv(kRunVolume, "run", 1);
+  setenv(kRunVolume, volume_prefix.c_str(), 1);
   setenv(kRunLeast, std::to_string(flags.least).c_str(), 1);
   setenv(kRunFirst, flags.keep.empty() ? "new" : flags.keep.c_str(), 1);
 }
@@ -185,13 +212,54 @@ class StatsCollector {
   std::map<uint64_t, json> last_;
 };
 
+// Starts the agent again where it has ended, so that the program goes on. One that does not live
+// long, again and again, is given up.
+class Supervisor {
+ public:
+  explicit Supervisor(SiblingDaemon* agent) : agent_(agent) {}
+
+  // Looks whether it runs. INTERNAL, with what it has said, where it is given up.
+  absl::Status Look() {
+    if (agent_->running()) return absl::OkStatus();
+    if (last_words_.empty()) last_words_ = agent_->Log();
+    const bool short_life = absl::Now() - started_ < kShortLife;
+    short_lives_ = short_life ? short_lives_ + 1 : 0;
+    if (short_lives_ > kMostShortLives) {
+      return absl::InternalError(absl::StrCat("the agent ends again and again:\n", last_words_));
+    }
+    if (short_lives_ > 0) absl::SleepFor(kBackoff * (1 << short_lives_));
+    fprintf(stderr, "faultline run: the agent has ended, another goes on; its last words: %s\n",
+            LastLine(last_words_).c_str());
+    const absl::Status status = agent_->RestartAgent();
+    last_words_ = std::string(status.message());
+    started_ = absl::Now();
+    return absl::OkStatus();
+  }
+
+ private:
+  static constexpr absl::Duration kShortLife = absl::Milliseconds(200);
+  static constexpr absl::Duration kBackoff = absl::Milliseconds(10);
+  static constexpr int kMostShortLives = 8;
+
+  static std::string LastLine(absl::string_view log) {
+    const absl::string_view text = absl::StripSuffix(log, "\n");
+    const size_t at = text.rfind('\n');
+    return std::string(at == text.npos ? text : text.substr(at + 1));
+  }
+
+  SiblingDaemon* const agent_;
+  absl::Time started_ = absl::Now();
+  int short_lives_ = 0;
+  std::string last_words_;  // of one that did not come up; empty: it did
+};
+
 volatile sig_atomic_t child_pid = 0;
 void HandOn(int number) {
   if (child_pid > 0) kill(child_pid, number);
 }
 
 absl::StatusOr<int> RunToItsEnd(const RunFlags& flags, const std::string& socket,
-                                SiblingDaemon* agent) {
+                                const std::string& volume_prefix, SiblingDaemon* agent) {
   std::vector<char*> argv;
   for (const std::string& arg : flags.command) argv.push_back(const_cast<char*>(arg.c_str()));
   argv.push_back(nullptr);
@@ -201,8 +269,10 @@ absl::StatusOr<int> RunToItsEnd(const RunFlags& flags, const std::string& socket
   const pid_t pid = fork();
   if (pid < 0) return absl::ErrnoToStatus(errno, "fork");
   if (pid == 0) {
+    // Nobody would serve its memory.
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGPIPE, SIG_DFL);
-    SetEnvironment(flags, socket);
+    SetEnvironment(flags, socket, volume_prefix);
     execvp(argv[0], argv.data());
     fprintf(stderr, "faultline run: %s: %s\n", argv[0], strerror(errno));
     _exit(errno == ENOENT ? 127 : 126);
@@ -214,16 +284,19 @@ absl::StatusOr<int> RunToItsEnd(const RunFlags& flags, const std::string& socket
   signal(SIGINT, SIG_IGN);
   signal(SIGQUIT, SIG_IGN);
   StatsCollector stats(socket);
+  Supervisor supervisor(agent);
   int status = 0;
-  bool reported = false;
+  bool given_up = false;
   for (;;) {
     const bool look = !flags.stats.empty();
     const pid_t ended = waitpid(pid, &status, WNOHANG);
     if (ended == pid) break;
     if (look) stats.Look();
-    if (!agent->running() && !std::exchange(reported, true)) {
-      fprintf(stderr, "faultline run: the agent has ended, the program waits for its memory:\n%s",
-              agent->Log().c_str());
+    const absl::Status alive = given_up ? absl::OkStatus() : supervisor.Look();
+    if (!alive.ok()) {
+      given_up = true;
+      fprintf(stderr, "faultline run: the program is killed, as nobody serves its memory: %s\n",
+              std::string(alive.message()).c_str());
       kill(pid, SIGKILL);
     }
     absl::SleepFor(kLookInterval);
@@ -233,6 +306,24 @@ absl::StatusOr<int> RunToItsEnd(const RunFlags& flags, const std::string& socket
   }
   if (flags.verbose) fprintf(stderr, "%s", agent->Log().c_str());
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+// An agent that was killed between making a volume and noting that has left it.
+void DeleteLeftVolumes(const Session& session, const std::string& prefix) {
+  absl::StatusOr<std::unique_ptr<AdminClient>> admin =
+      AdminClient::Create({.address = session.server});
+  if (!admin.ok()) return;
+  const absl::StatusOr<std::vector<rpc::Volume>> volumes = (*admin)->ListVolumes();
+  absl::Status status = volumes.status();
+  for (size_t i = 0; status.ok() && i < volumes->size(); ++i) {
+    const std::string& name = (*volumes)[i].name();
+    if (absl::StartsWith(name, prefix + ".")) status = (*admin)->DeleteVolume(name);
+  }
+  if (status.ok()) return;
+  fprintf(stderr,
+          "faultline run: volumes whose names begin with %s may be left on the server: %s; delete "
+          "them with faultline volume delete\n",
+          prefix.c_str(), std::string(status.message()).c_str());
 }
 
 absl::Status MakeKept(const RunFlags& flags, const Session& session) {
@@ -253,12 +344,16 @@ absl::Status Run(const RunFlags& flags, const Session& session, int* exit_status
   }
   if (absl::Status status = CheckProgram(flags.command[0]); !status.ok()) return status;
   if (absl::Status status = MakeKept(flags, session); !status.ok()) return status;
-  const ScratchDirectory scratch;
+  const ScratchDirectory scratch("/tmp"), kept(JournalParent(flags.local_memory));
   const std::string socket = scratch.path() + "/agent.sock";
-  absl::StatusOr<SiblingDaemon> agent =
-      SiblingDaemon::StartAgent(AgentFlags(flags, session, socket), socket);
+  const std::string volume_prefix = VolumePrefix();
+  absl::StatusOr<SiblingDaemon> agent = SiblingDaemon::StartAgent(
+      AgentFlags(flags, session, socket, kept.path() + "/journal"), socket);
   if (!agent.ok()) return agent.status();
-  absl::StatusOr<int> status = RunToItsEnd(flags, socket, &*agent);
+  absl::StatusOr<int> status = RunToItsEnd(flags, socket, volume_prefix, &*agent);
+  const bool restarted = agent->restarts() > 0 || !agent->running();
+  *agent = SiblingDaemon();  // ends it
+  if (restarted) DeleteLeftVolumes(session, volume_prefix);
   if (!status.ok()) return status.status();
   *exit_status = *status;
   return absl::OkStatus();

@@ -11,10 +11,12 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -31,6 +33,8 @@ namespace {
 using nlohmann::json;
 
 constexpr std::chrono::milliseconds kTimeout{30'000};
+constexpr std::chrono::seconds kAgentPatience{10};
+constexpr std::chrono::milliseconds kAgentPause{20};
 
 json RequestOf(const EvictionHelper& helper, const std::string& first) {
   json far = {{"helper",
@@ -52,7 +56,7 @@ json RequestOf(const EvictionHelper& helper, const std::string& first) {
           {"far", far}};
 }
 
-Failure MakeMemoryFar(const char* socket, const std::string& first) {
+Failure TryToMakeMemoryFar(const std::string& socket, const std::string& first) {
   AgentConnection agent(kTimeout);
   if (Failure failure = agent.Connect(socket); !failure.ok()) return failure;
   UniqueFd uffd;
@@ -63,18 +67,32 @@ Failure MakeMemoryFar(const char* socket, const std::string& first) {
                                "(UFFDIO_MOVE needs Linux 6.8): ") +
                        strerror(error)};
   }
-  const UniqueFd command(helper.command_fd);
   json answer;
-  Failure failure = agent.Ask(RequestOf(helper, first), {uffd.get(), command.get()}, &answer);
+  Failure failure = agent.Ask(RequestOf(helper, first), {uffd.get(), helper.command_fd}, &answer);
   if (!failure.ok()) {
-    helper.command_fd = -1;
+    DiscardEvictionHelper(&helper);
     return failure;
   }
+  const UniqueFd command(helper.command_fd);
   const int error = StartEvictionHelper(&helper, uffd.get());
   if (error != 0) {
     return {error, std::string("the eviction helper cannot be started: ") + strerror(error)};
   }
   return Success();
+}
+
+// Where the agent is killed another comes in its place, for as long as its directory is there.
+Failure MakeMemoryFar(const std::string& socket, const std::string& first) {
+  const std::string directory = socket.substr(0, socket.rfind('/'));
+  const auto patience = std::chrono::steady_clock::now() + kAgentPatience;
+  while (true) {
+    Failure failure = TryToMakeMemoryFar(socket, first);
+    if (failure.ok() || !IsAgentLoss(failure) || access(directory.c_str(), F_OK) != 0 ||
+        std::chrono::steady_clock::now() > patience) {
+      return failure;
+    }
+    std::this_thread::sleep_for(kAgentPause);
+  }
 }
 
 __attribute__((constructor)) void Begin() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Takes a userfaultfd from the process whose memory it serves, which keeps a copy.
+// Takes descriptors from the process whose memory they serve, which keeps copies.
 #ifndef FAULTLINE_CLIENT_UFFD_TARGET_UFFD_H_
 #define FAULTLINE_CLIENT_UFFD_TARGET_UFFD_H_
 
@@ -33,10 +33,23 @@ absl::StatusOr<UniqueFd> OpenProcess(const ProcessIdentity& process);
 // has an inode of its own.
 uint64_t UffdInode(int uffd);
 
-// Takes a copy of the userfaultfd with that inode out of a process (pidfd_getfd, Linux 5.6). Needs
-// what ptrace needs. NOT_FOUND where the process has none, as one that has closed its copy;
-// PERMISSION_DENIED.
+// Takes a copy of the userfaultfd with that inode out of a process (pidfd_getfd, Linux 5.6), or out
+// of its eviction helper, a thread that has descriptors of its own (Linux 6.9). Needs what ptrace
+// needs. NOT_FOUND where the process has none, as one that has closed its copy; PERMISSION_DENIED.
 absl::StatusOr<UniqueFd> TakeUffd(int pidfd, pid_t pid, uint64_t inode);
+
+// Names a file that is open or mapped somewhere, whatever its name is, if it has one.
+struct FileIdentity {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+
+  friend bool operator==(const FileIdentity&, const FileIdentity&) = default;
+};
+FileIdentity FileIdentityOf(int fd);
+
+// Opens a file, for reading and writing, that a process or its eviction helper has open, or has
+// mapped (which only root may look for). Errors as of TakeUffd().
+absl::StatusOr<UniqueFd> OpenFileOf(pid_t pid, const FileIdentity& file);
 
 }  // namespace faultline
 

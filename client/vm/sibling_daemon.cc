@@ -84,6 +84,7 @@ absl::StatusOr<SiblingDaemon> SiblingDaemon::StartAgent(const std::vector<std::s
 absl::Status SiblingDaemon::RestartAgent() {
   absl::StatusOr<SiblingDaemon> agent = StartAgent(flags_, socket_);
   if (!agent.ok()) return agent.status();
+  agent->restarts_ = restarts_ + 1;
   *this = *std::move(agent);
   return absl::OkStatus();
 }
