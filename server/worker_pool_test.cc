@@ -15,9 +15,10 @@ namespace faultline {
 namespace {
 
 TEST(WorkerPool, TasksRunAtTheSameTimeOnEveryThread) {
-  WorkerPool pool("test", 4, 100);
-  // Passed only when four tasks are running.
+  // Passed only when four tasks are running. Outlives the threads, which may look at it until they
+  // end.
   std::latch all_running(4);
+  WorkerPool pool("test", 4, 100);
   for (int i = 0; i < 4; ++i) {
     EXPECT_TRUE(pool.Submit([&all_running] { all_running.arrive_and_wait(); }));
   }
