@@ -12,10 +12,10 @@
 #include <string>
 #include <thread>
 
+#include "proto/page_testing.h"
+
 namespace faultline {
 namespace {
-
-PageRange Pages(uint64_t first, uint64_t count) { return {PageIndex(first), PageCount(count)}; }
 
 std::unique_ptr<PageTable> NewTable(uint64_t first, uint64_t count,
                                     std::vector<PageRange> shared = {}) {

@@ -6,9 +6,10 @@
 #include <string.h>
 
 #include <array>
-#include <limits>
 #include <string>
 #include <vector>
+
+#include "proto/page_testing.h"
 
 namespace faultline {
 namespace {
@@ -113,7 +114,6 @@ TEST(CountPages, RefusesWhatIsNoRunOfTheVolume) {
     absl::StatusCode code;
     const char* message;
   };
-  constexpr uint64_t kMax = std::numeric_limits<uint64_t>::max();
   const Case cases[] = {
       {5, 0, 0, absl::StatusCode::kInvalidArgument, "a run of pages is empty"},
       {5, 1, 2, absl::StatusCode::kInvalidArgument, "a run of pages has the unknown kind 2"},

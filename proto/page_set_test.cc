@@ -4,16 +4,16 @@
 #include <gtest/gtest.h>
 
 #include <array>
-#include <limits>
 #include <random>
 #include <set>
 #include <string>
 #include <utility>
 
+#include "proto/page_testing.h"
+
 namespace faultline {
 namespace {
 
-constexpr uint64_t kMax = std::numeric_limits<uint64_t>::max();
 constexpr uint64_t kChunk = PageSet::kChunkPages.raw();
 
 PageSet SetOf(uint64_t volume_pages, const std::vector<PageRange>& ranges = {}) {
@@ -21,10 +21,6 @@ PageSet SetOf(uint64_t volume_pages, const std::vector<PageRange>& ranges = {}) 
   EXPECT_TRUE(set.ok()) << set.status();
   for (const PageRange range : ranges) set->Insert(range);
   return *std::move(set);
-}
-
-constexpr PageRange Range(uint64_t first, uint64_t count) {
-  return {PageIndex(first), PageCount(count)};
 }
 
 // "FIRST+COUNT" for each run.
@@ -80,9 +76,9 @@ TEST(PageSet, IsWalkedInAscendingRunsWhateverTheOrderOfInsertion) {
 }
 
 TEST(PageSet, ARunIsGivenFromThePageThatIsAskedForOn) {
-  const PageSet set = SetOf(1000, {Range(100, 50)});
-  EXPECT_EQ(set.NextRun(PageIndex(100)), Range(100, 50));
-  EXPECT_EQ(set.NextRun(PageIndex(120)), Range(120, 30));
+  const PageSet set = SetOf(1000, {Pages(100, 50)});
+  EXPECT_EQ(set.NextRun(PageIndex(100)), Pages(100, 50));
+  EXPECT_EQ(set.NextRun(PageIndex(120)), Pages(120, 30));
   EXPECT_TRUE(set.NextRun(PageIndex(150)).empty());
   EXPECT_TRUE(set.NextRun(PageIndex(1000)).empty());
   EXPECT_TRUE(set.NextRun(PageIndex(kMax)).empty());
@@ -90,22 +86,22 @@ TEST(PageSet, ARunIsGivenFromThePageThatIsAskedForOn) {
 
 TEST(PageSet, HoldsAWholeVolumeAsOneRun) {
   for (const uint64_t pages : {uint64_t{1}, uint64_t{64}, uint64_t{65}, kChunk, 2 * kChunk + 3}) {
-    PageSet set = SetOf(pages, {Range(0, pages)});
-    set.Insert(Range(0, 0));
+    PageSet set = SetOf(pages, {Pages(0, pages)});
+    set.Insert(Pages(0, 0));
     EXPECT_EQ(set.count(), PageCount(pages));
     EXPECT_EQ(Runs(set), Strings{"0+" + std::to_string(pages)});
   }
 }
 
 TEST(PageSet, MergeIsTheUnion) {
-  PageSet set = SetOf(2 * kChunk, {Range(0, 10), Range(kChunk + 7, 1)});
-  set.Merge(SetOf(kChunk, {Range(5, 10), Range(50, 1)}));
+  PageSet set = SetOf(2 * kChunk, {Pages(0, 10), Pages(kChunk + 7, 1)});
+  set.Merge(SetOf(kChunk, {Pages(5, 10), Pages(50, 1)}));
   EXPECT_EQ(Runs(set), (Strings{"0+15", "50+1", "32775+1"}));
   EXPECT_EQ(set.count(), PageCount(17));
 }
 
 TEST(PageSet, ClearedItCanBeFilledAgain) {
-  PageSet set = SetOf(2 * kChunk, {Range(0, 2 * kChunk)});
+  PageSet set = SetOf(2 * kChunk, {Pages(0, 2 * kChunk)});
   set.Clear();
   EXPECT_EQ(Runs(set), Strings());
   EXPECT_TRUE(set.empty());
@@ -125,7 +121,7 @@ TEST(PageSet, AgreesWithAPlainSet) {
       const uint64_t first = random() % pages;
       const uint64_t count = std::min(random() % 200, pages - first);
       if (i % 3 == 0) {
-        set.Insert(Range(first, count));
+        set.Insert(Pages(first, count));
         for (uint64_t page = first; page < first + count; ++page) model.insert(page);
       } else {
         EXPECT_EQ(set.Insert(PageIndex(first)), model.insert(first).second);
@@ -150,9 +146,9 @@ TEST(PageSet, AgreesWithAPlainSet) {
 
 TEST(PageSet, IsEncodedAsGapsAndCounts) {
   EXPECT_EQ(*SetOf(100).EncodeRuns(), std::vector<uint64_t>());
-  EXPECT_EQ(*SetOf(100, {Range(0, 2), Range(5, 95)}).EncodeRuns(),
+  EXPECT_EQ(*SetOf(100, {Pages(0, 2), Pages(5, 95)}).EncodeRuns(),
             (std::vector<uint64_t>{0, 2, 3, 95}));
-  EXPECT_EQ(*SetOf(100, {Range(7, 1)}).EncodeRuns(), (std::vector<uint64_t>{7, 1}));
+  EXPECT_EQ(*SetOf(100, {Pages(7, 1)}).EncodeRuns(), (std::vector<uint64_t>{7, 1}));
 }
 
 TEST(PageSet, ReadsNoRunsThatAreNotInItsOwnForm) {
@@ -215,14 +211,14 @@ TEST(PageSet, AMillionRunsAreEncodedAndOneMoreIsRefused) {
 }
 
 TEST(PageSet, GoesThroughItsChunks) {
-  const PageSet set = SetOf(3 * kChunk, {Range(1, 1), Range(8, 2), Range(2 * kChunk, 64)});
+  const PageSet set = SetOf(3 * kChunk, {Pages(1, 1), Pages(8, 2), Pages(2 * kChunk, 64)});
   ASSERT_EQ(set.chunks(), 3u);
   EXPECT_FALSE(set.ChunkIsEmpty(0));
   EXPECT_TRUE(set.ChunkIsEmpty(1));
   EXPECT_FALSE(set.ChunkIsEmpty(2));
   EXPECT_EQ(set.Chunk(0)[0], std::byte{0x02});
   EXPECT_EQ(set.Chunk(0)[1], std::byte{0x03});
-  PageSet copy = SetOf(3 * kChunk, {Range(9, 2)});
+  PageSet copy = SetOf(3 * kChunk, {Pages(9, 2)});
   for (size_t chunk = 0; chunk < set.chunks(); ++chunk) {
     EXPECT_TRUE(copy.MergeChunk(chunk, set.Chunk(chunk)).ok());
   }

@@ -5,12 +5,10 @@
 
 #include <limits>
 
+#include "proto/page_testing.h"
+
 namespace faultline {
 namespace {
-
-constexpr PageRange Range(uint64_t first, uint64_t count) {
-  return {PageIndex(first), PageCount(count)};
-}
 
 TEST(PageCount, CoversBytesThatFillThePageOnlyInPart) {
   EXPECT_EQ(PageCount::CoveringBytes(0).raw(), 0u);
@@ -32,21 +30,21 @@ TEST(PageIndex, OfAByteIsThatOfThePageThatHoldsIt) {
 }
 
 TEST(PageRange, ContainsItsFirstPageAndNotItsEnd) {
-  const PageRange range = Range(10, 5);
+  const PageRange range = Pages(10, 5);
   EXPECT_FALSE(range.Contains(PageIndex(9)));
   EXPECT_TRUE(range.Contains(PageIndex(10)));
   EXPECT_TRUE(range.Contains(PageIndex(14)));
   EXPECT_FALSE(range.Contains(PageIndex(15)));
-  EXPECT_TRUE(range.Contains(Range(10, 5)));
-  EXPECT_TRUE(range.Contains(Range(12, 0)));
-  EXPECT_FALSE(range.Contains(Range(12, 4)));
+  EXPECT_TRUE(range.Contains(Pages(10, 5)));
+  EXPECT_TRUE(range.Contains(Pages(12, 0)));
+  EXPECT_FALSE(range.Contains(Pages(12, 4)));
 }
 
 TEST(PageRange, NeighboursDoNotOverlap) {
-  EXPECT_FALSE(Range(10, 5).Overlaps(Range(15, 5)));
-  EXPECT_FALSE(Range(15, 5).Overlaps(Range(10, 5)));
-  EXPECT_TRUE(Range(10, 5).Overlaps(Range(14, 1)));
-  EXPECT_TRUE(Range(10, 5).Overlaps(Range(0, 100)));
+  EXPECT_FALSE(Pages(10, 5).Overlaps(Pages(15, 5)));
+  EXPECT_FALSE(Pages(15, 5).Overlaps(Pages(10, 5)));
+  EXPECT_TRUE(Pages(10, 5).Overlaps(Pages(14, 1)));
+  EXPECT_TRUE(Pages(10, 5).Overlaps(Pages(0, 100)));
 }
 
 // Every pair of small ranges, against counting pages one by one.
@@ -55,14 +53,14 @@ TEST(PageRange, IntersectionHoldsExactlyThePagesOfBoth) {
     for (uint64_t n = 0; n < 6; ++n) {
       for (uint64_t b = 0; b < 6; ++b) {
         for (uint64_t m = 0; m < 6; ++m) {
-          const PageRange both = Range(a, n).Intersect(Range(b, m));
+          const PageRange both = Pages(a, n).Intersect(Pages(b, m));
           for (uint64_t page = 0; page < 12; ++page) {
             const bool expected =
-                Range(a, n).Contains(PageIndex(page)) && Range(b, m).Contains(PageIndex(page));
+                Pages(a, n).Contains(PageIndex(page)) && Pages(b, m).Contains(PageIndex(page));
             EXPECT_EQ(both.Contains(PageIndex(page)), expected)
                 << a << "+" << n << " and " << b << "+" << m << ", page " << page;
           }
-          EXPECT_EQ(Range(a, n).Overlaps(Range(b, m)) && n > 0 && m > 0, !both.empty());
+          EXPECT_EQ(Pages(a, n).Overlaps(Pages(b, m)) && n > 0 && m > 0, !both.empty());
         }
       }
     }
@@ -76,7 +74,6 @@ TEST(IsWithin, NumbersWhoseSumOverflowsAreOutside) {
   EXPECT_TRUE(IsWithin(100, 0, size));
   EXPECT_FALSE(IsWithin(99, 2, size));
   EXPECT_FALSE(IsWithin(101, 0, size));
-  constexpr uint64_t kMax = std::numeric_limits<uint64_t>::max();
   EXPECT_FALSE(IsWithin(kMax, 1, size));
   EXPECT_FALSE(IsWithin(1, kMax, size));
   EXPECT_FALSE(IsWithin(kMax, kMax, size));

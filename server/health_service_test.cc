@@ -19,10 +19,8 @@ namespace {
 // HealthCheckRequests.
 constexpr absl::string_view kWholeServer("\x0a\x00", 2);
 constexpr absl::string_view kNobody("\x0a\x06nobody", 8);
-// HealthCheckResponses.
-constexpr absl::string_view kServing("\x08\x01", 2);
-constexpr absl::string_view kNotServing("\x08\x02", 2);
-constexpr absl::string_view kServiceUnknown("\x08\x03", 2);
+// A further HealthCheckResponse.
+constexpr absl::string_view kServiceUnknownResponse("\x08\x03", 2);
 
 // One call of a method of the health service. Not thread-safe.
 class HealthClient {
@@ -102,7 +100,7 @@ TEST_F(HealthServiceTest, TheServerIsAskedForByTheEmptyName) {
   for (const absl::string_view request : {absl::string_view(), kWholeServer}) {
     HealthClient client(address(), "Check");
     client.Send(request);
-    EXPECT_EQ(client.Receive(), kServing);
+    EXPECT_EQ(client.Receive(), kServingResponse);
     EXPECT_EQ(client.Finish(), absl::OkStatus());
   }
 }
@@ -117,7 +115,7 @@ TEST_F(HealthServiceTest, AnUnknownServiceIsNotFound) {
 TEST_F(HealthServiceTest, WhoWatchesAnUnknownServiceIsToldSoAndWaits) {
   HealthClient client(address(), "Watch");
   client.Send(kNobody);
-  EXPECT_EQ(client.Receive(), kServiceUnknown);
+  EXPECT_EQ(client.Receive(), kServiceUnknownResponse);
   server_->Shutdown(absl::InfiniteDuration()).IgnoreError();
   EXPECT_EQ(client.Receive(), "end");
 }
@@ -127,11 +125,11 @@ TEST_F(HealthServiceTest, WhoWatchesIsToldOfTheDrainAndEndsWithTheServer) {
   HealthClient second(address(), "Watch");
   for (HealthClient* client : {&first, &second}) {
     client->Send(kWholeServer);
-    EXPECT_EQ(client->Receive(), kServing);
+    EXPECT_EQ(client->Receive(), kServingResponse);
   }
   std::thread shutdown([this] { server_->Shutdown(absl::InfiniteDuration()).IgnoreError(); });
   for (HealthClient* client : {&first, &second}) {
-    EXPECT_EQ(client->Receive(), kNotServing);
+    EXPECT_EQ(client->Receive(), kNotServingResponse);
     EXPECT_EQ(client->Receive(), "end");
   }
   shutdown.join();
@@ -143,7 +141,7 @@ TEST_F(HealthServiceTest, CallsThatAreCancelledLeaveNothingBehind) {
     HealthClient watch(address(), "Watch");
     watch.Send(kWholeServer);
     if (i % 2 == 0) {
-      EXPECT_EQ(watch.Receive(), kServing);
+      EXPECT_EQ(watch.Receive(), kServingResponse);
     }
   }
   // Ends only when every call has.

@@ -87,10 +87,6 @@ absl::StatusOr<std::string> CallRaw(const std::shared_ptr<grpc::Channel>& channe
   return bytes;
 }
 
-// grpc.health.v1.HealthCheckResponse with its one field: 1 SERVING, 2 NOT_SERVING.
-constexpr absl::string_view kServing("\x08\x01", 2);
-constexpr absl::string_view kNotServing("\x08\x02", 2);
-
 absl::StatusOr<std::string> AskHealth(const std::shared_ptr<grpc::Channel>& channel) {
   return CallRaw(channel, "/grpc.health.v1.Health/Check", "");
 }
@@ -210,7 +206,7 @@ using ServerRunTest = ServerTest;
 
 TEST_F(ServerRunTest, HealthIsServing) {
   StartServer();
-  EXPECT_EQ(AskHealth(client_->channel()).value_or("no answer"), kServing);
+  EXPECT_EQ(AskHealth(client_->channel()).value_or("no answer"), kServingResponse);
 }
 
 TEST_F(ServerRunTest, ReflectionNamesTheServices) {
@@ -244,7 +240,7 @@ TEST_F(ServerRunTest, ADrainAnswersWhatIsRunningAndEndsTheStreams) {
   EXPECT_FALSE(idle->Receive(&fetched));
   EXPECT_STATUS(idle->Finish(), absl::StatusCode::kUnavailable,
                 "the server is shutting down; connect again");
-  EXPECT_EQ(AskHealth(client_->channel()).value_or("no answer"), kNotServing);
+  EXPECT_EQ(AskHealth(client_->channel()).value_or("no answer"), kNotServingResponse);
   EXPECT_STATUS(client_->Stat("v").status(), absl::StatusCode::kUnavailable, "shutting down");
   auto late = client_->NewFetchStream();
   EXPECT_FALSE(late->Receive(&fetched));

@@ -22,6 +22,10 @@
 
 namespace faultline {
 
+// grpc.health.v1.HealthCheckResponse with its one field.
+inline constexpr absl::string_view kServingResponse("\x08\x01", 2);
+inline constexpr absl::string_view kNotServingResponse("\x08\x02", 2);
+
 // A gate that threads stop at while it is closed. Thread-safe. Open at first.
 class Gate {
  public:

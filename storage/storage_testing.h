@@ -16,6 +16,7 @@
 #include <string>
 
 #include "proto/page_codec.h"
+#include "proto/page_testing.h"
 #include "storage/page_store.h"
 #include "storage/volume.h"
 
@@ -84,10 +85,6 @@ inline std::string PatternEncoded(uint64_t page, uint64_t version) {
   std::string encoded;
   EncodePage(PageIndex(page), PatternPage(page, version), Codec::kRaw, &encoded);
   return encoded;
-}
-
-inline PageRange Pages(uint64_t first, uint64_t count) {
-  return {PageIndex(first), PageCount(count)};
 }
 
 // The encoded pages of `range` that `layer` holds; checks that they come in ascending order.

@@ -19,9 +19,6 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr uint64_t kBase = 0x100000;
-constexpr uint64_t P = kPageSize;
-
 std::vector<UffdEvent> Faults(std::initializer_list<uint64_t> pages) {
   std::vector<UffdEvent> events;
   for (uint64_t page : pages) events.emplace_back(FaultEvent{kBase + page * P});

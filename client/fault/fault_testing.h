@@ -16,6 +16,10 @@
 
 namespace faultline {
 
+// Where their targets have their memory.
+inline constexpr uint64_t kBase = 0x100000;
+inline constexpr uint64_t P = kPageSize;
+
 // Page `page` of the volume that all of these tests use.
 inline std::string TestPage(uint64_t page) {
   std::string bytes(kPageSize, static_cast<char>('a' + page % 26));

@@ -15,8 +15,6 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr uint64_t kBase = 0x100000;
-
 class FetcherTest : public testing::Test {
  protected:
   ~FetcherTest() override {

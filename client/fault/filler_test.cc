@@ -7,18 +7,14 @@
 #include <gtest/gtest.h>
 
 #include "client/fault/fault_testing.h"
+#include "proto/page_testing.h"
 
 namespace faultline {
 namespace {
 
-constexpr uint64_t kBase = 0x100000;
-
 class FillerTest : public testing::Test {
  protected:
   PageState StateOf(uint64_t page) { return memory_->table->Get(PageIndex(page)); }
-  static PageRange Pages(uint64_t first, uint64_t count) {
-    return {PageIndex(first), PageCount(count)};
-  }
 
   FakeMemory fake_{{{kBase, 256 * kPageSize, 0}}};
   std::shared_ptr<PagedMemory> memory_ = fake_.memory;

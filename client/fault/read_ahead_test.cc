@@ -10,17 +10,14 @@
 #include "client/fault/fault_testing.h"
 #include "client/source/faulty_page_source.h"
 #include "client/source/memory_page_source.h"
+#include "proto/page_testing.h"
 
 namespace faultline {
 namespace {
 
 using testing::ElementsAre;
 
-constexpr uint64_t kBase = 0x100000;
-constexpr uint64_t P = kPageSize;
 constexpr uint64_t kPages = 4096;
-
-PageRange Pages(uint64_t first, uint64_t count) { return {PageIndex(first), PageCount(count)}; }
 
 // Guesses what it was told to guess.
 class FakePrefetcher final : public Prefetcher {

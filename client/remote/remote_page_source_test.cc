@@ -9,6 +9,7 @@
 
 #include "client/remote/fake_page_server.h"
 #include "client/remote/page_server.h"
+#include "proto/page_testing.h"
 
 namespace faultline {
 namespace {
@@ -28,8 +29,6 @@ std::string ContentOf(PageRange range) {
   }
   return bytes;
 }
-
-PageRange Pages(uint64_t first, uint64_t count) { return {PageIndex(first), PageCount(count)}; }
 
 // Copies what a fetch brought; checks that the runs cover `range`, ascending.
 Fetched Collect(PageRange range, absl::StatusOr<std::span<const FetchedRun>> runs) {

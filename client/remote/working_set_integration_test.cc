@@ -19,6 +19,7 @@
 #include "client/remote/fake_page_server.h"
 #include "client/remote/page_server.h"
 #include "proto/page_set.h"
+#include "proto/page_testing.h"
 #include "server/server.h"
 
 namespace faultline {
@@ -28,8 +29,6 @@ using absl::StatusCode;
 using Strings = std::vector<std::string>;
 
 constexpr uint64_t kPages = 1000;
-
-PageRange Pages(uint64_t first, uint64_t count) { return {PageIndex(first), PageCount(count)}; }
 
 PageSet SetOf(const std::vector<PageRange>& ranges, uint64_t volume_pages = kPages) {
   absl::StatusOr<PageSet> set = PageSet::Create(PageCount(volume_pages));

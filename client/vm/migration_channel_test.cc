@@ -9,13 +9,10 @@
 #include <utility>
 #include <vector>
 
+#include "client/vm/vm_testing.h"
+
 namespace faultline {
 namespace {
-
-constexpr absl::Duration kLong = absl::Minutes(5);
-constexpr absl::Duration kShort = absl::Milliseconds(60);
-
-absl::Status NoSignal() { return absl::OkStatus(); }
 
 class MigrationChannelTest : public testing::Test {
  protected:

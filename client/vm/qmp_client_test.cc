@@ -10,14 +10,12 @@
 
 #include "client/bench/child_process.h"
 #include "client/vm/fake_qmp_server.h"
+#include "client/vm/vm_testing.h"
 
 namespace faultline {
 namespace {
 
 using nlohmann::json;
-
-constexpr absl::Duration kLong = absl::Minutes(5);
-constexpr absl::Duration kShort = absl::Milliseconds(20);
 
 std::optional<std::string> Agree(const json& command, UniqueFd) {
   return FakeQmpServer::Return(command);

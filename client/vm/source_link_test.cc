@@ -7,14 +7,12 @@
 #include <thread>
 #include <utility>
 
+#include "client/vm/vm_testing.h"
+
 namespace faultline {
 namespace {
 
 using nlohmann::ordered_json;
-
-constexpr absl::Duration kLong = absl::Minutes(1);
-
-absl::Status NoSignal() { return absl::OkStatus(); }
 
 // The source's end of the connections, scripted by the test.
 class SourceLinkTest : public testing::Test {
