@@ -18,6 +18,7 @@
 #include "client/lib/agent_watcher.h"
 #include "client/lib/failure.h"
 #include "client/lib/open_userfaultfd.h"
+#include "client/lib/page_bytes.h"
 #include "client/lib/shared.h"
 #include "client/unique_fd.h"
 

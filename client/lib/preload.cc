@@ -14,6 +14,7 @@
 #include <new>
 #include <optional>
 
+#include "client/lib/page_bytes.h"
 #include "client/lib/preload_shared_memory.h"
 #include "client/lib/preload_takeover.h"
 
@@ -77,7 +78,7 @@ Failure MapAndTake(void* wish, const MapCall& call, void** address) {
     return failure;
   }
   if ((call.flags & MAP_SHARED) != 0) {
-    shared_memory.Set(*address, (call.length + 4095) / 4096 * 4096, call.fd, call.offset);
+    shared_memory.Set(*address, faultline::RoundUp(call.length), call.fd, call.offset);
   }
   // The userfaultfd and the connection stay open until the process ends.
   [[maybe_unused]] PreloadTakeover* kept = takeover.release();

@@ -7,12 +7,11 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "client/lib/page_bytes.h"
 #include "client/lib/preload.h"
 
 namespace faultline {
 namespace {
-
-constexpr uint64_t kPageBytes = 4096;
 
 constexpr char kSocket[] = "FAULTLINE_PRELOAD_SOCKET";
 constexpr char kVolume[] = "FAULTLINE_PRELOAD_VOLUME";
@@ -140,7 +139,7 @@ void CleanEnvironment(const char* name) {
 
 bool IsMeant(const PreloadOptions& options, const MapCall& call) {
   const int before = errno;
-  const uint64_t length = (uint64_t{call.length} + kPageBytes - 1) / kPageBytes * kPageBytes;
+  const uint64_t length = RoundUp(call.length);
   const bool anonymous = (call.flags & MAP_ANONYMOUS) != 0;
   constexpr int kReadWrite = PROT_READ | PROT_WRITE;
   bool meant = false;

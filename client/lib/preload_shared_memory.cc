@@ -11,14 +11,12 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "client/lib/page_bytes.h"
+
 namespace faultline {
 namespace {
 
-constexpr uint64_t kPageBytes = 4096;
 constexpr int kMadvPopulateRead = 22;  // Linux 5.14, newer than the headers of some build hosts
-
-uint64_t RoundDown(uint64_t n) { return n / kPageBytes * kPageBytes; }
-uint64_t RoundUp(uint64_t n) { return RoundDown(n + kPageBytes - 1); }
 
 class Held {
  public:

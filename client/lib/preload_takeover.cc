@@ -15,21 +15,19 @@
 #include <nlohmann/json.hpp>
 
 #include "client/lib/open_userfaultfd.h"
+#include "client/lib/page_bytes.h"
 
 namespace faultline {
 namespace {
 
 using nlohmann::json;
 
-constexpr uint64_t kPageBytes = 4096;
 constexpr std::chrono::milliseconds kTimeout{30'000};
 
 constexpr char kHasContent[] =
     " has content already, which would hide the volume's; start from an empty file (truncate -s 0, "
     "then to its size), and without anything that fills memory first (mlockall, MAP_POPULATE, "
     "mem-lock=on)";
-
-uint64_t RoundUp(uint64_t length) { return (length + kPageBytes - 1) / kPageBytes * kPageBytes; }
 
 // The allocated blocks are what counts: space that was allocated and not written is no data to
 // SEEK_DATA, and still not missing to a userfaultfd. Any of it in the file does, also where the

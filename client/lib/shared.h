@@ -13,10 +13,9 @@
 #include "client/lib/agent_connection.h"
 #include "client/lib/failure.h"
 #include "client/lib/faultline.h"
+#include "client/lib/page_bytes.h"
 
 namespace faultline {
-
-inline constexpr uint64_t kPageBytes = 4096;
 
 // What a function of the library returns, with `failure`'s message in `*error`, which may be null.
 int Return(const Failure& failure, faultline_error* error);

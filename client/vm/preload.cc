@@ -33,6 +33,7 @@
 #include "client/attach/json_text_splitter.h"
 #include "client/lib/failure.h"
 #include "client/lib/open_userfaultfd.h"
+#include "client/lib/page_bytes.h"
 #include "client/unique_fd.h"
 #include "client/vm/preload_protocol.h"
 
@@ -41,7 +42,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr uint64_t kPageBytes = 4096;
 constexpr size_t kStackBytes = size_t{256} << 10;
 constexpr uint64_t kPagesPerLook = uint64_t{1} << 16;
 
