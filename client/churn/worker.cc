@@ -20,8 +20,6 @@ constexpr uint32_t kMaxDiscardedPages = 12;
 // A generation ends when a thread has no more than this.
 constexpr size_t kFewestSlots = 4;
 
-void* At(uint64_t address) { return reinterpret_cast<void*>(address); }
-
 }  // namespace
 
 Worker::Worker(Company* company, unsigned thread)

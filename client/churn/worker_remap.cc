@@ -18,8 +18,6 @@ namespace {
 constexpr uint32_t kFewestPages = 8;
 constexpr uint32_t kMaxGrowth = 8;
 
-void* At(uint64_t address) { return reinterpret_cast<void*>(address); }
-
 // Addresses where nothing else is, at which something may be mapped over: 0 where there are none.
 uint64_t Reserve(uint64_t bytes) {
   void* at = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

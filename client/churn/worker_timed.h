@@ -8,6 +8,8 @@
 
 namespace faultline::churn {
 
+inline void* At(uint64_t address) { return reinterpret_cast<void*>(address); }
+
 template <typename Call>
 auto Worker::Timed(Operation operation, uint64_t address, Call call) {
   const uint64_t begin = NowNanos();
