@@ -14,7 +14,7 @@ namespace {
 using absl::StatusCode;
 using Page = std::array<std::byte, kPageSize>;
 
-constexpr uint64_t kPages = 48;
+constexpr uint64_t kModelPages = 48;
 constexpr size_t kMostVolumes = 8;
 
 struct ModelVolume {
@@ -35,8 +35,8 @@ struct State {
 
   uint64_t Below(uint64_t end) { return random() % end; }
   PageRange Range() {
-    const uint64_t first = Below(kPages);
-    return Pages(first, Below(kPages - first + 1));
+    const uint64_t first = Below(kModelPages);
+    return Pages(first, Below(kModelPages - first + 1));
   }
   std::string NewName() { return absl::StrCat("v", next_name++); }
   // Any name of the model, now and then one that is not there.
@@ -76,7 +76,7 @@ struct State {
       }
       const auto volume = catalog->FindById(info.id);
       ASSERT_STATUS_OK(volume);
-      const auto found = ReadVolume(**volume, Pages(0, kPages));
+      const auto found = ReadVolume(**volume, Pages(0, kModelPages));
       ASSERT_STATUS_OK(found);
       std::map<uint64_t, Page> pages;
       for (const auto& [page, version] : expected.versions) {
@@ -86,7 +86,7 @@ struct State {
       const auto working_set = catalog->GetWorkingSet(info.id);
       ASSERT_STATUS_OK(working_set);
       std::set<uint64_t> members;
-      for (uint64_t page = 0; page < kPages; ++page) {
+      for (uint64_t page = 0; page < kModelPages; ++page) {
         if (working_set->Contains(PageIndex(page))) members.insert(page);
       }
       EXPECT_EQ(members, expected.working_set) << info.name;
@@ -107,7 +107,7 @@ struct Create {
     const std::string name = s.Below(5) == 0 ? s.AnyName() : s.NewName();
     const bool free = s.Modelled(name) == nullptr;
     const auto info =
-        s.catalog->Create(name, kPages * kPageSize, static_cast<Durability>(s.Below(3)));
+        s.catalog->Create(name, kModelPages * kPageSize, static_cast<Durability>(s.Below(3)));
     ASSERT_EQ(info.ok(), free) << info.status();
     if (free) s.model[name] = {};
   }
@@ -131,7 +131,7 @@ struct Write {
     if (volume == nullptr) return;
     const uint64_t epoch = s.Below(8) == 0 ? volume->epoch - 1 : volume->epoch;
     std::map<uint64_t, uint64_t> pages;
-    for (uint64_t i = s.Below(12); i > 0; --i) pages[s.Below(kPages)] = s.next_version++;
+    for (uint64_t i = s.Below(12); i > 0; --i) pages[s.Below(kModelPages)] = s.next_version++;
     // What is written is not trimmed by the same write.
     std::vector<PageRange> trims;
     if (const PageRange range = s.Range(); s.Below(3) == 0) {
@@ -209,10 +209,10 @@ struct MergeWorkingSet {
       volume->working_set.clear();
       return;
     }
-    absl::StatusOr<PageSet> pages = PageSet::Create(PageCount(kPages));
+    absl::StatusOr<PageSet> pages = PageSet::Create(PageCount(kModelPages));
     ASSERT_STATUS_OK(pages);
     for (uint64_t i = s.Below(6); i > 0; --i) {
-      const uint64_t page = s.Below(kPages);
+      const uint64_t page = s.Below(kModelPages);
       pages->Insert(PageIndex(page));
       volume->working_set.insert(page);
     }
@@ -238,13 +238,13 @@ struct Import {
     if (volume == nullptr && s.model.size() >= kMostVolumes) return;
     const bool replace = s.Below(2) == 0;
     auto import =
-        s.catalog->StartImport(name, {.size_bytes = kPages * kPageSize, .replace = replace});
+        s.catalog->StartImport(name, {.size_bytes = kModelPages * kPageSize, .replace = replace});
     const bool allowed =
         volume == nullptr || (!volume->snapshot && (replace || volume->versions.empty()));
     ASSERT_EQ(import.ok(), allowed) << import.status();
     if (!allowed) return;
     std::map<uint64_t, uint64_t> pages;
-    for (uint64_t i = s.Below(20); i > 0; --i) pages[s.Below(kPages)] = s.next_version++;
+    for (uint64_t i = s.Below(20); i > 0; --i) pages[s.Below(kModelPages)] = s.next_version++;
     for (const auto& [page, version] : pages) {
       ASSERT_STATUS_OK((*import)->Put(PageIndex(page), PatternEncoded(page, version)));
     }

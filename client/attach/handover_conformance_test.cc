@@ -296,7 +296,9 @@ TEST_P(FirecrackerTest, MemoryThatIsMappedOverReadsAsZeros) {
   EXPECT_TRUE(guest.Read().substr(kPageSize) == content_.substr(kPageSize));
 }
 
-std::string NameOf(const testing::TestParamInfo<Version>& version) { return version.param.name; }
+std::string NameOfVersion(const testing::TestParamInfo<Version>& version) {
+  return version.param.name;
+}
 
 std::vector<Version> VersionsWithBalloon() {
   std::vector<Version> versions = Versions();
@@ -304,9 +306,9 @@ std::vector<Version> VersionsWithBalloon() {
   return versions;
 }
 
-INSTANTIATE_TEST_SUITE_P(Versions, FirecrackerTest, testing::ValuesIn(Versions()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Versions, FirecrackerTest, testing::ValuesIn(Versions()), NameOfVersion);
 INSTANTIATE_TEST_SUITE_P(Versions, FirecrackerBalloonTest, testing::ValuesIn(VersionsWithBalloon()),
-                         NameOf);
+                         NameOfVersion);
 
 }  // namespace
 }  // namespace faultline

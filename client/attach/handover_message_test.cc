@@ -207,13 +207,16 @@ std::vector<Refused> RefusedFarMemory() {
   };
 }
 
-std::string NameOf(const testing::TestParamInfo<Refused>& refused) { return refused.param.name; }
+std::string NameOfRefused(const testing::TestParamInfo<Refused>& refused) {
+  return refused.param.name;
+}
 
-INSTANTIATE_TEST_SUITE_P(Texts, HandoverMessageRefuses, testing::ValuesIn(RefusedTexts()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Texts, HandoverMessageRefuses, testing::ValuesIn(RefusedTexts()),
+                         NameOfRefused);
 INSTANTIATE_TEST_SUITE_P(FarMemory, HandoverMessageRefuses, testing::ValuesIn(RefusedFarMemory()),
-                         NameOf);
+                         NameOfRefused);
 INSTANTIATE_TEST_SUITE_P(Requests, HandoverMessageRefuses, testing::ValuesIn(RefusedRequests()),
-                         NameOf);
+                         NameOfRefused);
 
 TEST(HandoverMessage, FirecrackerFormsOfAllVersionsAreUnderstood) {
   for (const std::string more : {"", R"(,"page_size_kib":4096)", R"(,"page_size":4096)",

@@ -45,7 +45,7 @@ using Clock = std::chrono::steady_clock;
 // Between two looks at the agent's counters.
 constexpr auto kLook = std::chrono::milliseconds(100);
 constexpr absl::Duration kQueryTimeout = absl::Seconds(20);
-constexpr char kVolume[] = "churn";
+constexpr char kVolumeName[] = "churn";
 
 struct CommandOptions {
   // Passed on to faultline-churn.
@@ -144,7 +144,7 @@ absl::Status StartServerAndAgent(const CommandOptions& options, const std::strin
   file << MakePatternVolume(options.seed, options.VolumePages(), options.wrong_page);
   file.close();
   if (!file) return absl::ResourceExhaustedError(absl::StrCat("cannot write ", image));
-  auto imported = stack->Faultline({"volume", "import", kVolume, image});
+  auto imported = stack->Faultline({"volume", "import", kVolumeName, image});
   if (!imported.ok()) return imported.status();
   unlink(image.c_str());
   behind->socket = stack->agent_socket();
@@ -226,8 +226,8 @@ absl::Status TargetRun::Start() {
   if (behind_ == nullptr) {
     argv.push_back("--unattached");
   } else {
-    argv.insert(argv.end(),
-                {"--announce", "--socket=" + behind_->socket, absl::StrCat("--volume=", kVolume)});
+    argv.insert(argv.end(), {"--announce", "--socket=" + behind_->socket,
+                             absl::StrCat("--volume=", kVolumeName)});
   }
   absl::StatusOr<ChildProcess> target =
       ChildProcess::Start(argv, {.in = in_read.get(), .out = out_write.get(), .err = -1});

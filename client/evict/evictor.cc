@@ -8,16 +8,13 @@
 #include <chrono>
 #include <utility>
 
+#include "client/evict/writeback_limits.h"
 #include "proto/log.h"
 
 namespace faultline {
 namespace {
 
-constexpr PageCount kBatch{PageExtractor::kMaxBatch};
 constexpr int kMaxWritesUnderWay = 8;
-constexpr auto kWriteTimeout = absl::Seconds(30);
-constexpr auto kFirstRetry = std::chrono::milliseconds(20);
-constexpr auto kLastRetry = std::chrono::seconds(2);
 constexpr auto kIdle = std::chrono::milliseconds(100);
 // Between two looks for new memory: a program that has mapped some is about to touch it, and may
 // map more.
@@ -25,8 +22,6 @@ constexpr auto kShortScanPause = std::chrono::milliseconds(1);
 constexpr auto kScanPause = std::chrono::milliseconds(20);
 constexpr auto kGrowing = std::chrono::milliseconds(500);
 constexpr auto kStuck = std::chrono::milliseconds(1);
-// Until the events were read that hold an extraction off.
-constexpr auto kChangingPause = std::chrono::microseconds(200);
 
 static_assert(FarJournal::kMaxBatch == PageExtractor::kMaxBatch);
 

@@ -2,11 +2,6 @@
 #include "client/evict/fifo_policy.h"
 
 namespace faultline {
-namespace {
-
-constexpr unsigned kResident = 0;
-
-}  // namespace
 
 void FifoPolicy::OnFill(PageIndex page, FillCause) {
   if (!pages_.Find(page)) pages_.Push(page, kResident);

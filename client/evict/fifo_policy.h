@@ -25,6 +25,8 @@ class FifoPolicy final : public EvictionPolicy {
   PageCount resident() const override { return pages_.size(); }
 
  private:
+  static constexpr unsigned kResident = 0;
+
   const SecondChance second_chance_;
   PageQueues pages_;  // one queue of those that are resident; marked: that have a round more
 };

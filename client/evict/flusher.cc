@@ -11,19 +11,15 @@
 #include <thread>
 #include <utility>
 
+#include "client/evict/writeback_limits.h"
 #include "proto/log.h"
 
 namespace faultline {
 namespace {
 
-constexpr PageCount kBatch{PageExtractor::kMaxBatch};
-constexpr int kMaxWritesUnderWay = 4;
+constexpr int kMaxFlushWrites = 4;
 // Copies that are not acknowledged, 16 MiB; more pages stay protected where they are.
 constexpr uint64_t kMaxCopiedPages = 4096;
-constexpr auto kWriteTimeout = absl::Seconds(30);
-constexpr auto kFirstRetry = std::chrono::milliseconds(20);
-constexpr auto kLastRetry = std::chrono::seconds(2);
-constexpr auto kChangingPause = std::chrono::microseconds(200);
 
 // Whether no later write can succeed either.
 bool IsFinal(const absl::Status& status) {
@@ -336,7 +332,7 @@ bool Flusher::ReleaseHeldWriters() {
 
 bool Flusher::Send() {
   bool any = false;
-  while (!to_send_.empty() && writes_under_way_ < kMaxWritesUnderWay &&
+  while (!to_send_.empty() && writes_under_way_ < kMaxFlushWrites &&
          SteadyClock::now() >= not_before_) {
     const std::shared_ptr<Batch> batch = std::move(to_send_.front());
     to_send_.pop_front();

@@ -12,8 +12,8 @@
 namespace faultline {
 namespace {
 
-constexpr auto kFirstRetry = std::chrono::milliseconds(10);
-constexpr auto kLastRetry = std::chrono::seconds(2);
+constexpr auto kFirstBackoff = std::chrono::milliseconds(10);
+constexpr auto kLastBackoff = std::chrono::seconds(2);
 
 }  // namespace
 
@@ -26,7 +26,7 @@ void ForkedSource::StartFreezing() {
     if (std::exchange(begun_, true)) return;
   }
   timers_->After(SteadyClock::duration(0),
-                 [self = shared_from_this()] { self->TryFreezing(kFirstRetry); });
+                 [self = shared_from_this()] { self->TryFreezing(kFirstBackoff); });
 }
 
 bool ForkedSource::IsFrozen() const {
@@ -37,14 +37,14 @@ bool ForkedSource::IsFrozen() const {
 void ForkedSource::TryFreezing(SteadyClock::duration backoff) {
   absl::StatusOr<std::shared_ptr<PageSource>> frozen = freeze_();
   if (!frozen.ok()) {
-    if (backoff == kFirstRetry) {
+    if (backoff == kFirstBackoff) {
       LogError(
           absl::StrCat("a forked child waits for its memory, and its parent with what it has "
                        "evicted, as the volume cannot be frozen yet: ",
                        frozen.status().ToString()));
     }
     timers_->After(backoff, [self = shared_from_this(), backoff] {
-      self->TryFreezing(std::min<SteadyClock::duration>(2 * backoff, kLastRetry));
+      self->TryFreezing(std::min<SteadyClock::duration>(2 * backoff, kLastBackoff));
     });
     return;
   }

@@ -21,8 +21,6 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::UnorderedElementsAre;
 
-constexpr PageCount kBudget{256}, kStage{64};
-
 constexpr auto kNone = [](PageIndex) { return false; };
 
 std::string Content(char c) { return std::string(kPageSize, c); }
@@ -53,6 +51,8 @@ TEST(FetchGrace, PassesAtOnceWhereNothingIsHeld) {
 
 class LocalMemoryTest : public testing::Test {
  protected:
+  static constexpr PageCount kBudget{256}, kStage{64};
+
   // Makes `page` resident, chooses it, and stages it with `content`.
   void Evict(uint64_t page, const std::string& content) {
     std::vector<PageIndex> victims;

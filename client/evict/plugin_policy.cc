@@ -30,8 +30,6 @@ struct DestroyPolicy {
 };
 using Created = std::unique_ptr<void, DestroyPolicy>;
 
-constexpr unsigned kResident = 0;
-
 class PluginPolicy final : public EvictionPolicy {
  public:
   PluginPolicy(std::string path, Library library, Created policy)
@@ -73,6 +71,8 @@ class PluginPolicy final : public EvictionPolicy {
   PageCount resident() const override { return pages_.size(); }
 
  private:
+  static constexpr unsigned kResident = 0;
+
   // REQUIRES: a page is resident.
   PageQueues::Entry ChooseOne() {
     uint64_t chosen = 0;

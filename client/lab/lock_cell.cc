@@ -27,8 +27,6 @@ constexpr uint64_t kEventFeatures =
 
 constexpr uint64_t kFactorOfWhatNeedsNoMemory = 16;
 
-constexpr uint64_t kRefusalsBeforeYield = 64;
-
 // What one thread of fills has seen so far.
 struct alignas(64) Filler {
   LatencySamples samples;
@@ -61,6 +59,8 @@ class CellRun {
   }
 
  private:
+  static constexpr uint64_t kRefusalsBeforeYield = 64;
+
   absl::Status Round(uint64_t nanos);
   void Fill(size_t thread, uint64_t deadline);
   LockFigures Figures() const;

@@ -54,7 +54,7 @@ namespace {
 
 enum class Way { kCreate, kOpen, kRestore };
 
-constexpr std::chrono::milliseconds kDefaultTimeout{60'000};
+constexpr std::chrono::milliseconds kDefaultFarTimeout{60'000};
 // The agent answers in time that something was not done in time.
 constexpr std::chrono::milliseconds kAnswerTime{5'000};
 
@@ -179,7 +179,7 @@ int OpenFar(const faultline_far_options* options, Way way, faultline_far** far,
   memcpy(&known, options, options->struct_size);
   if (Failure failure = CheckOptions(known, way); !failure.ok()) return Return(failure, error);
   const auto timeout =
-      known.timeout_ms == 0 ? kDefaultTimeout : std::chrono::milliseconds(known.timeout_ms);
+      known.timeout_ms == 0 ? kDefaultFarTimeout : std::chrono::milliseconds(known.timeout_ms);
   auto made = std::make_unique<faultline_far>(timeout);
   const Failure failure = Open(known, way, made.get());
   if (failure.ok()) *far = made.release();

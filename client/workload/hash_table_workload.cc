@@ -15,11 +15,6 @@ namespace {
 
 using Multiplied = unsigned __int128;
 
-struct Slot {
-  uint64_t key;  // 0: empty
-  uint64_t value;
-};
-
 class HashTableWorkload final : public Workload {
  public:
   explicit HashTableWorkload(WorkContext* context)
@@ -42,6 +37,11 @@ class HashTableWorkload final : public Workload {
   }
 
  private:
+  struct Slot {
+    uint64_t key;  // 0: empty
+    uint64_t value;
+  };
+
   static uint64_t Below(uint64_t n, uint64_t bits) {
     return static_cast<uint64_t>(Multiplied{bits} * n >> 64);
   }
@@ -94,7 +94,7 @@ void HashTableWorkload::Insert(uint64_t key) {
   table()[at] = {key, churn::Mix(key ^ seed_)};
 }
 
-Slot* HashTableWorkload::Find(unsigned thread, uint64_t key) const {
+HashTableWorkload::Slot* HashTableWorkload::Find(unsigned thread, uint64_t key) const {
   uint64_t at = Home(key);
   // Bounded: a table that has lost its empty slots must not hold it for ever.
   for (uint64_t probes = 0; probes < slots_; ++probes) {

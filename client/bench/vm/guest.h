@@ -43,6 +43,10 @@ struct GuestTick {
 };
 std::vector<GuestTick> TicksOf(const std::vector<StampedLine>& lines);
 
+// How long a guest that runs is waited for: for a tick, and for one or two of its passes.
+inline constexpr absl::Duration kTickPatience = absl::Minutes(1);
+inline constexpr absl::Duration kPassPatience = absl::Minutes(5);
+
 // A program with its output. Ends with this object.
 struct WatchedProgram {
   std::unique_ptr<OutputLines> out, err;

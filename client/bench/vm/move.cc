@@ -18,8 +18,6 @@ namespace {
 using nlohmann::json;
 
 constexpr absl::Duration kStepPatience = absl::Minutes(2);
-constexpr absl::Duration kTickPatience = absl::Seconds(30);
-constexpr absl::Duration kPassPatience = absl::Minutes(3);
 // Of QEMU's own migration; more than any link has.
 constexpr uint64_t kNoLimit = uint64_t{10} << 30;
 constexpr char kPrivateRam[] = "memory-backend-ram";

@@ -25,8 +25,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr absl::Duration kPassPatience = absl::Minutes(5);
-constexpr absl::Duration kTickPatience = absl::Minutes(1);
 constexpr absl::Duration kMergePatience = absl::Seconds(20);
 constexpr int kClones = 4;
 constexpr char kVolume[] = "vm";
