@@ -9,7 +9,7 @@
 
 #define EXPORTED __attribute__((visibility("default")))
 
-enum { FREE = UINT32_MAX };
+static const uint32_t FREE = UINT32_MAX;
 
 struct slot {
   uint64_t page;

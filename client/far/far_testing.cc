@@ -151,7 +151,7 @@ FarAgent::Taken FarAgent::TakePages(size_t first, size_t pages) {
 FarAgent::Taken FarAgent::TakeAny(size_t count, unsigned random) {
   std::vector<uint64_t> all;
   {
-    SharedLock lock(map_changing_lock());
+    SharedLock lock(parent_->space.map_changing_lock());
     for (const AddressRange& range : parent_->space.Ranges()) {
       for (uint64_t a = range.start; a < range.end(); a += kPageSize) all.push_back(a);
     }
