@@ -12,7 +12,7 @@
 namespace faultline {
 namespace {
 
-constexpr uint64_t kMagic = 0x31'4a52'4146'4c46;  // any other number is another version's
+constexpr uint64_t kFarMagic = 0x31'4a52'4146'4c46;  // any other number is another version's
 
 std::string HomesPath(const std::string& directory) { return absl::StrCat(directory, "/homes"); }
 std::string StagedPath(const std::string& directory) { return absl::StrCat(directory, "/staged"); }
@@ -49,7 +49,7 @@ absl::StatusOr<std::shared_ptr<FarJournal>> FarJournal::Create(const std::string
   if (absl::Status status = staged->Allocate(0, sizeof(Head)); !status.ok()) return status;
   std::shared_ptr<FarJournal> journal(
       new FarJournal(range, slots, *std::move(homes), *std::move(staged)));
-  journal->head().magic = kMagic;
+  journal->head().magic = kFarMagic;
   if (!journal->AddSlots()) {
     return absl::ResourceExhaustedError(
         absl::StrCat("no space in ", directory, " for staged pages"));
@@ -71,7 +71,7 @@ absl::StatusOr<std::shared_ptr<FarJournal>> FarJournal::Open(const std::string& 
   }
   std::shared_ptr<FarJournal> journal(
       new FarJournal(range, slots, *std::move(homes), *std::move(staged)));
-  if (journal->head().magic != kMagic) return damaged("it is of another version");
+  if (journal->head().magic != kFarMagic) return damaged("it is of another version");
   if (journal->slots() > slots || journal->next_page() > range.end()) {
     return damaged("what it has of far memory is damaged");
   }
