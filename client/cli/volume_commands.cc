@@ -179,20 +179,20 @@ absl::Status WorkingSet(const Session& session, const VolumeFlags& flags, AdminC
   if (flags.clear) return ClearWorkingSet(session, flags, client);
   const absl::StatusOr<PageSet> set = client->GetWorkingSet(flags.name);
   if (!set.ok()) return set.status();
-  nlohmann::ordered_json json = {{"name", flags.name},
-                                 {"pages", set->count().raw()},
-                                 {"runs", set->CountRuns()},
-                                 {"bytes", set->count().in_bytes()}};
+  nlohmann::ordered_json written = {{"name", flags.name},
+                                    {"pages", set->count().raw()},
+                                    {"runs", set->CountRuns()},
+                                    {"bytes", set->count().in_bytes()}};
   std::vector<std::vector<std::string>> rows;
   if (flags.list) {
-    nlohmann::ordered_json& list = json["list"] = nlohmann::ordered_json::array();
+    nlohmann::ordered_json& list = written["list"] = nlohmann::ordered_json::array();
     for (PageRange run = set->NextRun(PageIndex(0)); !run.empty(); run = set->NextRun(run.end())) {
       list.push_back({{"first", run.first.raw()}, {"count", run.count.raw()}});
       rows.push_back({absl::StrCat(run.first.raw()), absl::StrCat(run.count.raw())});
     }
   }
   if (session.output == OutputFormat::kJson) {
-    PrintJson(json);
+    PrintJson(written);
   } else if (flags.list) {
     PrintText(FormatTable({"FIRST", "COUNT"}, rows));
   } else {
