@@ -344,11 +344,12 @@ uint32_t LocalMemory::TakeSlot() {
 }
 
 uint64_t LocalMemory::FreeSlots(uint64_t wanted) {
-  const auto left = [this] {
-    return free_slots_.size() + (journal_ == nullptr ? slots_ : journal_->slots()) - next_slot_;
-  };
-  while (journal_ != nullptr && left() < wanted && !full_) full_ = !journal_->AddSlots();
-  return left();
+  while (true) {
+    const uint64_t slots = journal_ == nullptr ? slots_ : journal_->slots();
+    const uint64_t left = free_slots_.size() + slots - next_slot_;
+    if (journal_ == nullptr || left >= wanted || full_) return left;
+    full_ = !journal_->AddSlots();
+  }
 }
 
 void LocalMemory::PutBack(PageIndex page) {
