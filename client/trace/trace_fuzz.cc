@@ -24,7 +24,7 @@ std::vector<uint8_t> FileOf(const uint8_t* data, size_t size) {
   // The rest of the header and the slots are the input's, without the gap between them.
   faultline::TraceHeader header = {};
   const size_t given = std::min(file.size(), sizeof(header));
-  memcpy(&header, file.data(), given);
+  std::copy_n(file.begin(), given, reinterpret_cast<uint8_t*>(&header));
   memcpy(header.magic, faultline::kTraceMagic, sizeof(header.magic));
   header.version = faultline::kTraceVersion;
   header.slot_bytes = faultline::kTraceSlotBytes;
