@@ -5,7 +5,6 @@
 
 #include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,7 +23,6 @@ using faultline::AgentConnection;
 using faultline::AgentWatcher;
 using faultline::Failure;
 using faultline::kPageBytes;
-using faultline::OnAgentLoss;
 using faultline::Return;
 using faultline::Success;
 using faultline::SystemFailure;
@@ -157,11 +155,7 @@ Failure Open(const faultline_far_options& options, Way way, faultline_far* far) 
   if (failure = FindSize(options, way, far); !failure.ok()) return failure;
   if (failure = faultline::OpenUserfaultfd(&far->uffd); !failure.ok()) return failure;
   if (failure = HandOver(options, way, far); !failure.ok()) return failure;
-  return far->watcher.Start(far->agent.fd(),
-                            options.on_agent_loss == FAULTLINE_ON_AGENT_LOSS_WAIT
-                                ? OnAgentLoss::kWait
-                                : OnAgentLoss::kKill,
-                            std::string("volume ") + options.volume);
+  return faultline::Watch(&far->watcher, far->agent, options.on_agent_loss, options.volume);
 }
 
 int OpenFar(const faultline_far_options* options, Way way, faultline_far** far,
@@ -170,18 +164,13 @@ int OpenFar(const faultline_far_options* options, Way way, faultline_far** far,
     return Return({EINVAL, "far memory needs options and a place for the handle"}, error);
   }
   faultline_far_options known = FAULTLINE_FAR_OPTIONS_INIT;
-  if (options->struct_size < sizeof known.struct_size || options->struct_size > sizeof known) {
-    return Return({EINVAL, "the options have struct_size " + std::to_string(options->struct_size) +
-                               "; start from FAULTLINE_FAR_OPTIONS_INIT, and with a library that "
-                               "is as new as the header"},
-                  error);
-  }
-  memcpy(&known, options, options->struct_size);
-  if (Failure failure = CheckOptions(known, way); !failure.ok()) return Return(failure, error);
+  Failure failure = faultline::CopyOptions(*options, "FAULTLINE_FAR_OPTIONS_INIT", &known);
+  if (failure.ok()) failure = CheckOptions(known, way);
+  if (!failure.ok()) return Return(failure, error);
   const auto timeout =
       known.timeout_ms == 0 ? kDefaultFarTimeout : std::chrono::milliseconds(known.timeout_ms);
   auto made = std::make_unique<faultline_far>(timeout);
-  const Failure failure = Open(known, way, made.get());
+  failure = Open(known, way, made.get());
   if (failure.ok()) *far = made.release();
   return Return(failure, error);
 }

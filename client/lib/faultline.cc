@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <new>
 #include <string>
@@ -26,7 +25,6 @@ using faultline::AgentConnection;
 using faultline::AgentWatcher;
 using faultline::Failure;
 using faultline::kPageBytes;
-using faultline::OnAgentLoss;
 using faultline::Return;
 using faultline::Success;
 using faultline::SystemFailure;
@@ -118,11 +116,7 @@ Failure Map(const faultline_map_options& options, faultline_mapping* mapping) {
   if (failure = faultline::OpenUserfaultfd(&mapping->uffd); !failure.ok()) return failure;
   if (failure = MapMemory(options, mapping); !failure.ok()) return failure;
   if (failure = HandOver(options, mapping); !failure.ok()) return failure;
-  return mapping->watcher.Start(mapping->agent.fd(),
-                                options.on_agent_loss == FAULTLINE_ON_AGENT_LOSS_WAIT
-                                    ? OnAgentLoss::kWait
-                                    : OnAgentLoss::kKill,
-                                std::string("volume ") + options.volume);
+  return faultline::Watch(&mapping->watcher, mapping->agent, options.on_agent_loss, options.volume);
 }
 
 }  // namespace
@@ -132,20 +126,14 @@ int faultline_map(const faultline_map_options* options, faultline_mapping** mapp
   if (options == nullptr || mapping == nullptr) {
     return Return({EINVAL, "faultline_map needs options and a place for the mapping"}, error);
   }
-  // A program that was built with an older header has a shorter struct.
   faultline_map_options known = FAULTLINE_MAP_OPTIONS_INIT;
-  if (options->struct_size < sizeof known.struct_size || options->struct_size > sizeof known) {
-    return Return({EINVAL, "the options have struct_size " + std::to_string(options->struct_size) +
-                               "; start from FAULTLINE_MAP_OPTIONS_INIT, and with a library that "
-                               "is as new as the header"},
-                  error);
-  }
-  memcpy(&known, options, options->struct_size);
-  if (Failure failure = CheckOptions(known); !failure.ok()) return Return(failure, error);
+  Failure failure = faultline::CopyOptions(*options, "FAULTLINE_MAP_OPTIONS_INIT", &known);
+  if (failure.ok()) failure = CheckOptions(known);
+  if (!failure.ok()) return Return(failure, error);
   const auto timeout =
       known.timeout_ms == 0 ? kDefaultTimeout : std::chrono::milliseconds(known.timeout_ms);
   auto made = std::make_unique<faultline_mapping>(timeout);
-  const Failure failure = Map(known, made.get());
+  failure = Map(known, made.get());
   if (failure.ok()) *mapping = made.release();
   return Return(failure, error);
 }

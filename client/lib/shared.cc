@@ -76,4 +76,12 @@ Failure AskToAttach(AgentConnection* agent, const json& request,
   return Success();
 }
 
+Failure Watch(AgentWatcher* watcher, const AgentConnection& agent, int on_agent_loss,
+              const char* volume) {
+  return watcher->Start(
+      agent.fd(),
+      on_agent_loss == FAULTLINE_ON_AGENT_LOSS_WAIT ? OnAgentLoss::kWait : OnAgentLoss::kKill,
+      std::string("volume ") + volume);
+}
+
 }  // namespace faultline
