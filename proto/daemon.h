@@ -21,6 +21,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "proto/http_server.h"
 #include "proto/libraries.h"
 #include "proto/log.h"
 #include "proto/units.h"
@@ -72,6 +73,17 @@ class DaemonFlags {
     AddParsed("--log-level", &ParseLogLevel, target, "LEVEL", "info",
               "Least level that is logged: debug, info, warning or error");
   }
+  // --metrics and what belongs to it; `things` have series of their own.
+  void AddMetrics(MetricsOptions* target, const std::string& things) {
+    Add("--metrics", &target->address, "ADDRESS",
+        "Serve metrics for Prometheus, at /metrics, and a page to look at over HTTP at host:port, "
+        "port 0 for any free one");
+    AddSwitch("--metrics-beyond-loopback", &target->beyond_loopback,
+              "Allow --metrics at an address that other hosts reach: anybody may read them there");
+    Add("--metrics-series", &target->series_limit, "N",
+        absl::StrCat("Show at most so many ", things,
+                     " by themselves; what is beyond is added up as \"other\""));
+  }
   // --config, with `example` as a line of such a file.
   void AddConfigFile(const std::string& example) {
     CLI::Option* config = app_->set_config(
@@ -100,6 +112,11 @@ inline sigset_t BlockSignals() {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
   return signals;
+}
+
+// Tells where the page and the metrics are.
+inline void LogPage(const HttpServer& page) {
+  LogInfo(absl::StrCat("page at ", page.url(), ", metrics at ", page.url(), "metrics"));
 }
 
 // Waits for one of them; its name.
