@@ -31,6 +31,14 @@ MetaChange RecordChange(const VolumeInfo& info);
 // Reads the record of the volume `name`. DATA_LOSS where it is none, or makes no sense.
 absl::StatusOr<VolumeInfo> ParseRecord(absl::string_view name, absl::string_view bytes);
 
+// See VolumeCatalog::IdentityOf(). What has no record has no birth that its servers agree on.
+uint64_t VolumeIdentity(const VolumeInfo& info, bool has_record);
+
+// Whether the writer that the record names may go on, where `claim` says that one does:
+// FAILED_PRECONDITION where it is another. Where an answer to it was lost, the volume's epoch is
+// one beyond claim.from_epoch: it was given out, and nobody has it.
+absl::Status CheckClaim(const VolumeInfo& info, const EpochClaim& claim);
+
 // The DATA_LOSS of a key; `what` completes the sentence that starts with it.
 absl::Status DamagedMeta(absl::string_view key, absl::string_view what);
 

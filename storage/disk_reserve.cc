@@ -15,6 +15,12 @@ uint64_t FreeBytes(const std::string& path) {
   return uint64_t{stats.f_bavail} * stats.f_frsize;
 }
 
+uint64_t CapacityBytes(const std::string& path) {
+  struct statvfs stats {};
+  if (statvfs(path.c_str(), &stats) != 0) return 0;
+  return uint64_t{stats.f_blocks} * stats.f_frsize;
+}
+
 DiskReserve::DiskReserve(std::string path, uint64_t bytes) : path_(std::move(path)), bytes_(bytes) {
   MutexLock lock(mu_);
   unlink(path_.c_str());  // a crash may have left one, of another size

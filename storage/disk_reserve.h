@@ -11,6 +11,8 @@ namespace faultline {
 
 // Bytes free to an ordinary process on the file system of `path`; 0 where that cannot be told.
 uint64_t FreeBytes(const std::string& path);
+// What that file system has in all; 0 where that cannot be told.
+uint64_t CapacityBytes(const std::string& path);
 
 // A file that takes up space until it is needed. Thread-safe.
 class DiskReserve {

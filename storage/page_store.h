@@ -5,7 +5,7 @@
 // none of its business: see volume.h.
 //
 // Stores: "rocksdb:DIR" (the default), "memory:" (lost at exit), "file:PATH" (a raw image, served
-// in place, read-only).
+// in place, read-only), "rados:POOL[/NAMESPACE]" (in a Ceph cluster, where it was built with that).
 #ifndef FAULTLINE_STORAGE_PAGE_STORE_H_
 #define FAULTLINE_STORAGE_PAGE_STORE_H_
 
@@ -43,7 +43,9 @@ class LayerId {
 // When a write is acknowledged; see Durability in admin.proto.
 enum class Durability : uint8_t { kSync = 0, kInterval = 1, kNone = 2 };
 
-// Changes to one layer, applied as a whole or not at all.
+// Changes to one layer, applied as a whole or not at all. (In rados: that holds for the pages of
+// one extent; of others some may be applied where the call fails or its process ends. What reads
+// them meanwhile sees all or nothing there, too.)
 struct PageWrites {
   struct Put {
     PageIndex page;
@@ -73,7 +75,8 @@ class BulkLoad {
 
 struct StoreStats {
   uint64_t stored_bytes = 0;  // approximate
-  uint64_t free_bytes = 0;    // on its file system; 0 where that means nothing
+  // Of its file system, what is free and what there is; 0 where that means nothing.
+  uint64_t free_bytes = 0, capacity_bytes = 0;
 };
 
 // A raw image that a store consists of, for a store that is one (file:).
@@ -133,9 +136,13 @@ struct PageStoreOptions {
   uint64_t memory_bytes = uint64_t{256} << 20;
   // How often Durability::kInterval writes are made durable.
   absl::Duration sync_interval = absl::Seconds(1);
+  // Of the cluster that rados: is in, and as whom (client.USER) to open it.
+  std::string rados_conf = "/etc/ceph/ceph.conf";
+  std::string rados_user = "admin";
 };
 
-// Opens "rocksdb:DIR", "memory:" or "file:PATH". INVALID_ARGUMENT for any other form; NOT_FOUND,
+// Opens "rocksdb:DIR", "memory:", "file:PATH" or "rados:POOL[/NAMESPACE]". INVALID_ARGUMENT for any
+// other form; UNIMPLEMENTED for rados: where this was built without it; NOT_FOUND,
 // PERMISSION_DENIED or FAILED_PRECONDITION (in use by another process), naming the path, where it
 // cannot be opened.
 absl::StatusOr<std::unique_ptr<PageStore>> OpenPageStore(absl::string_view spec,

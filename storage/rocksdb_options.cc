@@ -97,6 +97,7 @@ rocksdb::DBOptions MakeDbOptions(const RocksMemory& memory) {
   options.enable_pipelined_write = true;
   options.bytes_per_sync = kMiB;
   options.avoid_unnecessary_blocking_io = true;
+  options.avoid_flush_during_shutdown = true;  // all that counts is in the log
 
   // What was acknowledged must not be dropped in silence: a log that is damaged in the middle, or
   // is missing, keeps the store from opening. Only a record cut off at the very end, which is what

@@ -44,16 +44,17 @@ constexpr uint64_t kMaxReadaheadPages = 8;
 constexpr uint64_t kRangeTombstoneFromPages = 4096;
 // How often what failed for lack of space is tried again.
 constexpr std::chrono::seconds kRetryEvery{1};
-// Room that a change must leave on the disk. RocksDB is not to find the disk full in the middle of
-// its log: after that it can be resumed, but 7.8 may go on with the broken log file (where no
-// memtable had to be written out meanwhile), and the distribution's build, which has its assertions
-// on, then ends the process.
+// Room that a change must leave on the disk: where RocksDB finds it full in the middle of its log,
+// it stops, and has to be resumed.
 constexpr uint64_t kChangeHeadroomBytes = uint64_t{4} << 20;
 // What bringing the database back needs beside room for its memtables.
 constexpr uint64_t kResumeHeadroomBytes = uint64_t{1} << 20;
 constexpr uint64_t kReserveBeyondBuffersBytes = uint64_t{8} << 20;
 static_assert(kReserveBeyondBuffersBytes >= 2 * kChangeHeadroomBytes,
               "a reserve that is given up must let changes through");
+
+// Of no metadata; see KeepMemtable().
+constexpr char kNoMetaKey[] = "\xff";
 
 // About what a WriteBatch of them takes: one that grows copies all that it has, again and again.
 size_t BatchBytes(const PageWrites& writes) {
@@ -122,8 +123,11 @@ class RocksDbPageStore final : public PageStore {
   // As Apply, for a small change that frees space or must not fail for want of a little: gives up
   // the reserve if nothing else helps.
   rocksdb::Status ApplyFromReserve(const Change& change);
-  bool Resume() ABSL_LOCKS_EXCLUDED(resume_mu_);
+  bool Resume() ABSL_LOCKS_EXCLUDED(changes_mu_);
+  // Sees to it that Resume() finds something in memory. False where the database takes no changes.
+  bool KeepMemtable();
 
+  rocksdb::Status SyncLog();
   void SyncLoop();
   void ReclaimLoop();
   // Compacts what is left of a deleted layer. False if that has to be tried again.
@@ -144,7 +148,7 @@ class RocksDbPageStore final : public PageStore {
   std::atomic<uint64_t> next_load_ = 0;
   std::atomic<uint64_t> changing_bytes_ = 0;  // of all changes under way
   std::atomic<bool> cancel_compaction_ = false;
-  Mutex resume_mu_;  // one Resume() at a time
+  SharedMutex changes_mu_;  // shared by changes; by Resume(), one at a time, alone
 
   Mutex mu_;
   CondVar wake_;
@@ -202,6 +206,7 @@ absl::Status RocksDbPageStore::OpenDatabase() {
   db_.reset(db);
   pages_ = handles[0];
   meta_ = handles[1];
+  KeepMemtable();
   return absl::OkStatus();
 }
 
@@ -305,14 +310,28 @@ absl::Status RocksDbPageStore::ReadMany(LayerId layer, PageRange range, Visitor 
   return ReadFailed(layer, next, it->status());
 }
 
+// Resuming replaces a log that could not be written only where it has a memtable to write out
+// (RocksDB 7.8, DBImpl::ResumeImpl(); later versions always do). With the old log the next change
+// ends the process, by an assertion that Debian's build has. So one memtable is never empty: that
+// of the metadata holds a tombstone of no key, which passes the log by and leaves nothing behind.
+bool RocksDbPageStore::KeepMemtable() {
+  uint64_t entries = 0;
+  db_->GetIntProperty(meta_, rocksdb::DB::Properties::kNumEntriesActiveMemTable, &entries);
+  if (entries > 0) return true;
+  rocksdb::WriteOptions options;
+  options.disableWAL = true;
+  options.no_slowdown = true;
+  return db_->Delete(options, meta_, kNoMetaKey).ok();
+}
+
 bool RocksDbPageStore::Resume() {
-  MutexLock lock(resume_mu_);
+  ExclusiveLock lock(changes_mu_);
   // Resuming writes the memtables out, so it is tried only where they fit.
   uint64_t memtables = 0;
   db_->GetAggregatedIntProperty(rocksdb::DB::Properties::kCurSizeAllMemTables, &memtables);
   if (FreeBytes(dir_) < memtables + kResumeHeadroomBytes) return false;
   const rocksdb::Status status = db_->Resume();
-  if (!status.ok()) return false;
+  if (!status.ok() || !KeepMemtable()) return false;
   if (listener_->stopped()) LogInfo(absl::StrCat("the store in ", dir_, " takes changes again"));
   listener_->clear();
   return true;
@@ -324,8 +343,12 @@ rocksdb::Status RocksDbPageStore::Apply(uint64_t bytes, const Change& change) {
   if (FreeBytes(dir_) < changing + kChangeHeadroomBytes) {
     return rocksdb::Status::NoSpace("what is left is too little for a change");
   }
-  rocksdb::Status status = change();
-  if (status.IsIOError() && Resume()) status = change();
+  const auto apply = [this, &change] {
+    SharedLock lock(changes_mu_);
+    return change();
+  };
+  rocksdb::Status status = apply();
+  if (status.IsIOError() && Resume()) status = apply();
   return status;
 }
 
@@ -370,7 +393,16 @@ absl::Status RocksDbPageStore::Write(LayerId layer, const PageWrites& writes,
   return FromRocks(doing, dir_, status);
 }
 
-absl::Status RocksDbPageStore::Sync() { return FromRocks("syncing", dir_, db_->SyncWAL()); }
+absl::Status RocksDbPageStore::Sync() { return FromRocks("syncing", dir_, SyncLog()); }
+
+rocksdb::Status RocksDbPageStore::SyncLog() {
+  // Of a log that could not be written it would end the process, as in KeepMemtable(). What is in
+  // it is written out when the store resumes.
+  if (listener_->stopped() && !Resume()) {
+    return rocksdb::Status::NoSpace("the log could not be written");
+  }
+  return db_->SyncWAL();
+}
 
 absl::StatusOr<std::unique_ptr<BulkLoad>> RocksDbPageStore::StartBulkLoad(LayerId layer) {
   RocksBulkLoadTarget target;
@@ -454,7 +486,9 @@ StoreStats RocksDbPageStore::Stats() {
   uint64_t memtables = 0;
   db_->GetAggregatedIntProperty(rocksdb::DB::Properties::kLiveSstFilesSize, &tables);
   db_->GetAggregatedIntProperty(rocksdb::DB::Properties::kCurSizeAllMemTables, &memtables);
-  return {.stored_bytes = tables + memtables, .free_bytes = FreeBytes(dir_)};
+  return {.stored_bytes = tables + memtables,
+          .free_bytes = FreeBytes(dir_),
+          .capacity_bytes = CapacityBytes(dir_)};
 }
 
 void RocksDbPageStore::SyncLoop() {
@@ -470,7 +504,7 @@ void RocksDbPageStore::SyncLoop() {
     next = now + absl::ToChronoNanoseconds(options_.sync_interval);
     if (!unsynced_.exchange(false)) continue;
     mu_.Unlock();
-    const rocksdb::Status status = db_->SyncWAL();
+    const rocksdb::Status status = SyncLog();
     if (!status.ok()) {
       unsynced_ = true;
       if (!failing) LogError(absl::StrCat("syncing ", dir_, ": ", status.ToString()));
@@ -491,6 +525,7 @@ void RocksDbPageStore::ReclaimLoop() {
     std::vector<LayerId> layers = std::exchange(to_reclaim_, {});
     mu_.Unlock();
     if (listener_->stopped()) Resume();
+    KeepMemtable();
     reserve_->Restore();
     layers.insert(layers.end(), left.begin(), left.end());
     left.clear();

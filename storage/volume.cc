@@ -97,6 +97,11 @@ VolumeInfo Volume::info() const {
   return info_;
 }
 
+VolumeRole Volume::RoleOf(absl::string_view identity) const {
+  SharedLock lock(mu_);
+  return info_.access.RoleOf(identity);
+}
+
 absl::Status Volume::CheckExists() const {
   if (!deleted_) return absl::OkStatus();
   return absl::NotFoundError(absl::StrCat("volume \"", info_.name, "\" was deleted"));

@@ -18,6 +18,7 @@
 #include <absl/strings/string_view.h>
 #include <absl/time/time.h>
 
+#include <atomic>
 #include <compare>
 #include <cstdint>
 #include <memory>
@@ -27,6 +28,7 @@
 #include "proto/mutex.h"
 #include "proto/page.h"
 #include "storage/page_store.h"
+#include "storage/volume_access.h"
 
 namespace faultline {
 
@@ -48,6 +50,12 @@ struct VolumeWriter {
   friend constexpr auto operator<=>(const VolumeWriter&, const VolumeWriter&) = default;
 };
 
+// Who asks for an epoch.
+struct EpochClaim {
+  uint64_t writer = 0;      // what the writer calls itself; 0 where it does not
+  uint64_t from_epoch = 0;  // not 0: the last epoch of this writer, who goes on
+};
+
 // What is known of a volume at one moment.
 struct VolumeInfo {
   enum class Kind : uint8_t { kVolume = 0, kSnapshot = 1 };
@@ -58,11 +66,20 @@ struct VolumeInfo {
   std::vector<LayerId> layers;  // newest first; a writable volume's first one is its own
   std::string parent;           // for a clone the snapshot, for a snapshot the volume
   uint64_t epoch = 0;           // of the last writer; 0 if there never was one
+  uint64_t writer = 0;          // what that one calls itself; 0 where it does not
   Durability durability = Durability::kSync;
   absl::Time created;
   LayerId working_set;  // the layer that holds it, shared with others that have the same; or none
+  VolumeAccess access;
 
   PageCount size() const { return PageCount::CoveringBytes(size_bytes); }
+};
+
+// What the users of a volume have had of it since this process knows it. For people and graphs:
+// nothing is decided by it.
+struct VolumeTraffic {
+  std::atomic<uint64_t> pages_fetched = 0;
+  std::atomic<uint64_t> pages_written = 0;  // trimmed ones included
 };
 
 // Thread-safe. A Volume may outlive its deletion; every call then says NOT_FOUND.
@@ -78,6 +95,9 @@ class Volume {
 
   // A copy: it does not change afterwards.
   VolumeInfo info() const;
+
+  // What `identity` may do with the volume, now.
+  VolumeRole RoleOf(absl::string_view identity) const;
 
   // Hands out every page of `range` once, ascending: to `data` in its encoded form (valid only
   // during the call, not verified, never a page of zeros), or to `zero` in runs. All of it is of
@@ -101,6 +121,9 @@ class Volume {
   // fails then may have been done in part, and doing it again does no harm.
   absl::Status Trim(PageRange range);
 
+  // Counted by whoever serves the volume.
+  VolumeTraffic& traffic() { return traffic_; }
+
  private:
   friend class VolumeCatalog;
 
@@ -118,6 +141,7 @@ class Volume {
       ABSL_SHARED_LOCKS_REQUIRED(mu_) ABSL_LOCKS_EXCLUDED(turn_mu_);
 
   PageStore* const store_;
+  VolumeTraffic traffic_;
 
   // Held shared by everything that reads or writes pages, exclusively by what changes the layers or
   // the epoch: so a snapshot has all of a write or nothing, and after a new epoch was given out no

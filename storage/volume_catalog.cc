@@ -41,6 +41,11 @@ absl::Status CheckChainLength(const VolumeInfo& info, absl::string_view operatio
                    "that into a new volume, which will have one"));
 }
 
+absl::Status NameIsTaken(absl::string_view name) {
+  return absl::AlreadyExistsError(
+      absl::StrCat("there already is a volume or snapshot \"", name, "\""));
+}
+
 }  // namespace
 
 // An import: a bulk load into a new layer, which is garbage until the commit.
@@ -195,9 +200,7 @@ absl::Status VolumeCatalog::CheckChange(absl::string_view name) const {
 }
 
 absl::Status VolumeCatalog::CheckNameIsFree(absl::string_view name) const {
-  if (!Find(name).ok()) return absl::OkStatus();
-  return absl::AlreadyExistsError(
-      absl::StrCat("there already is a volume or snapshot \"", name, "\""));
+  return Find(name).ok() ? NameIsTaken(name) : absl::OkStatus();
 }
 
 MetaChange VolumeCatalog::NextIdChange() const {
@@ -227,6 +230,62 @@ void VolumeCatalog::Release(const std::vector<LayerId>& layers) {
   }
 }
 
+absl::Status VolumeCatalog::CopyPages(LayerId from, LayerId to, PageCount size) {
+  constexpr size_t kAtATime = 1024;
+  for (PageRange rest{PageIndex(0), size}; !rest.empty();) {
+    std::vector<std::pair<PageIndex, std::string>> pages;
+    PageIndex next = rest.end();
+    absl::Status status =
+        store_->Read(from, rest, [&](PageIndex page, absl::string_view encoded) -> absl::Status {
+          if (pages.size() == kAtATime) {
+            next = page;
+            return absl::CancelledError();
+          }
+          pages.emplace_back(page, encoded);
+          return absl::OkStatus();
+        });
+    if (!status.ok() && next == rest.end()) return status;
+    PageWrites writes;
+    for (const auto& [page, encoded] : pages) writes.puts.push_back({page, encoded});
+    if (!pages.empty()) status = store_->Write(to, writes, Durability::kNone);
+    if (!pages.empty() && !status.ok()) return status;
+    rest = PageRange::Between(next, rest.end());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VolumeCatalog::FoldLayers(Volume* volume) {
+  VolumeInfo changed = volume->info();
+  std::vector<LayerId> kept, folded;  // oldest first
+  for (size_t i = changed.layers.size(); i-- > 0;) {
+    const LayerId layer = changed.layers[i];
+    // The top one changes.
+    const bool foldable =
+        i > 0 && !kept.empty() && layer_users_.at(layer) == 1 && layer_users_.at(kept.back()) == 1;
+    if (!foldable) {
+      kept.push_back(layer);
+      continue;
+    }
+    // Who reads meanwhile finds its pages in `layer`; and so does who comes after a crash.
+    if (absl::Status status = CopyPages(layer, kept.back(), changed.size()); !status.ok()) {
+      return status;
+    }
+    folded.push_back(layer);
+  }
+  if (folded.empty()) return absl::OkStatus();
+  if (absl::Status status = store_->Sync(); !status.ok()) return status;
+  changed.layers.assign(kept.rbegin(), kept.rend());
+  {
+    ExclusiveLock lock(volume->mu_);
+    const MetaChange changes[] = {RecordChange(changed)};
+    if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
+    volume->info_ = std::move(changed);
+  }
+  Release(folded);
+  CollectGarbage();
+  return absl::OkStatus();
+}
+
 void VolumeCatalog::CollectGarbage() {
   std::vector<LayerId> left;
   for (const LayerId layer : std::exchange(garbage_, {})) {
@@ -242,7 +301,7 @@ void VolumeCatalog::CollectGarbage() {
 }
 
 absl::StatusOr<VolumeInfo> VolumeCatalog::Create(absl::string_view name, uint64_t size_bytes,
-                                                 Durability durability) {
+                                                 Durability durability, absl::string_view owner) {
   if (absl::Status status = CheckChange(name); !status.ok()) return status;
   if (absl::Status status = CheckSize(name, size_bytes); !status.ok()) return status;
   MutexLock lock(change_mu_);
@@ -254,6 +313,7 @@ absl::StatusOr<VolumeInfo> VolumeCatalog::Create(absl::string_view name, uint64_
   info.layers = {LayerId(NewId())};
   info.durability = durability;
   info.created = absl::Now();
+  info.access.owner = std::string(owner);
   const MetaChange changes[] = {NextIdChange(), LayerChange(info.layers[0]), RecordChange(info)};
   if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
   Add(info);
@@ -278,6 +338,14 @@ absl::StatusOr<std::shared_ptr<Volume>> VolumeCatalog::Find(absl::string_view na
   return absl::NotFoundError(absl::StrCat("there is no volume or snapshot \"", name, "\""));
 }
 
+absl::StatusOr<std::shared_ptr<Volume>> VolumeCatalog::FindOnly(absl::string_view name,
+                                                                uint64_t only_id) const {
+  absl::StatusOr<std::shared_ptr<Volume>> found = Find(name);
+  if (!found.ok() || only_id == 0 || (*found)->info().id == only_id) return found;
+  return absl::NotFoundError(
+      absl::StrCat("volume or snapshot \"", name, "\" was deleted, and another made in its place"));
+}
+
 absl::StatusOr<std::shared_ptr<Volume>> VolumeCatalog::FindById(uint64_t id) const {
   MutexLock lock(mu_);
   if (const auto it = by_id_.find(id); it != by_id_.end()) return it->second;
@@ -286,13 +354,17 @@ absl::StatusOr<std::shared_ptr<Volume>> VolumeCatalog::FindById(uint64_t id) con
 }
 
 absl::StatusOr<VolumeInfo> VolumeCatalog::Snapshot(absl::string_view volume,
-                                                   absl::string_view snapshot) {
+                                                   absl::string_view snapshot,
+                                                   absl::string_view owner, uint64_t only_id) {
   if (absl::Status status = CheckChange(snapshot); !status.ok()) return status;
   MutexLock lock(change_mu_);
-  auto found = Find(volume);
+  auto found = FindOnly(volume, only_id);
   if (!found.ok()) return found.status();
   if (absl::Status status = CheckNameIsFree(snapshot); !status.ok()) return status;
   Volume& source = **found;
+  if (source.info().layers.size() >= kFoldLayers) {
+    if (absl::Status status = FoldLayers(&source); !status.ok()) return status;
+  }
   ExclusiveLock source_lock(source.mu_);
   if (absl::Status status = source.CheckWritable(); !status.ok()) return status;
   if (absl::Status status = CheckChainLength(source.info_, "snapshot"); !status.ok()) return status;
@@ -303,7 +375,9 @@ absl::StatusOr<VolumeInfo> VolumeCatalog::Snapshot(absl::string_view volume,
   frozen.kind = VolumeInfo::Kind::kSnapshot;
   frozen.parent = std::string(volume);
   frozen.epoch = 0;
+  frozen.writer = 0;
   frozen.created = absl::Now();
+  frozen.access = {.owner = std::string(owner), .grants = {}};
   const LayerId top(NewId());
   VolumeInfo changed = source.info_;
   changed.layers.insert(changed.layers.begin(), top);
@@ -317,10 +391,11 @@ absl::StatusOr<VolumeInfo> VolumeCatalog::Snapshot(absl::string_view volume,
 }
 
 absl::StatusOr<VolumeInfo> VolumeCatalog::Clone(absl::string_view snapshot,
-                                                absl::string_view volume) {
+                                                absl::string_view volume, absl::string_view owner,
+                                                uint64_t only_id) {
   if (absl::Status status = CheckChange(volume); !status.ok()) return status;
   MutexLock lock(change_mu_);
-  auto found = Find(snapshot);
+  auto found = FindOnly(snapshot, only_id);
   if (!found.ok()) return found.status();
   VolumeInfo info = (*found)->info();
   if (info.kind != VolumeInfo::Kind::kSnapshot) {
@@ -334,6 +409,7 @@ absl::StatusOr<VolumeInfo> VolumeCatalog::Clone(absl::string_view snapshot,
   info.kind = VolumeInfo::Kind::kVolume;
   info.parent = std::string(snapshot);
   info.created = absl::Now();
+  info.access = {.owner = std::string(owner), .grants = {}};
   info.layers.insert(info.layers.begin(), LayerId(NewId()));
   const MetaChange changes[] = {NextIdChange(), LayerChange(info.layers[0]), RecordChange(info)};
   if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
@@ -341,10 +417,10 @@ absl::StatusOr<VolumeInfo> VolumeCatalog::Clone(absl::string_view snapshot,
   return info;
 }
 
-absl::Status VolumeCatalog::Delete(absl::string_view name) {
+absl::Status VolumeCatalog::Delete(absl::string_view name, uint64_t only_id) {
   if (absl::Status status = CheckChange(name); !status.ok()) return status;
   MutexLock lock(change_mu_);
-  auto found = Find(name);
+  auto found = FindOnly(name, only_id);
   if (!found.ok()) return found.status();
   Volume& volume = **found;
   VolumeInfo info;
@@ -360,19 +436,45 @@ absl::Status VolumeCatalog::Delete(absl::string_view name) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<VolumeInfo> VolumeCatalog::TakeEpoch(absl::string_view name) {
+absl::StatusOr<VolumeInfo> VolumeCatalog::TakeEpoch(absl::string_view name, uint64_t only_id,
+                                                    const EpochClaim& claim) {
   if (absl::Status status = CheckVolumeName(name); !status.ok()) return status;
   MutexLock lock(change_mu_);
-  auto found = Find(name);
+  auto found = FindOnly(name, only_id);
   if (!found.ok()) return found.status();
   Volume& volume = **found;
   ExclusiveLock volume_lock(volume.mu_);
   if (absl::Status status = volume.CheckWritable(); !status.ok()) return status;
   VolumeInfo changed = volume.info_;
+  if (absl::Status status = CheckClaim(changed, claim); !status.ok()) return status;
+  if (claim.from_epoch != 0 && claim.from_epoch != changed.epoch) return changed;
   ++changed.epoch;
+  changed.writer = claim.writer;
   const MetaChange changes[] = {RecordChange(changed)};
   if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
-  volume.info_.epoch = changed.epoch;
+  volume.info_ = changed;
+  return changed;
+}
+
+absl::StatusOr<VolumeInfo> VolumeCatalog::SetRole(absl::string_view name,
+                                                  absl::string_view identity, VolumeRole role,
+                                                  uint64_t only_id) {
+  if (absl::Status status = CheckChange(name); !status.ok()) return status;
+  MutexLock lock(change_mu_);
+  const auto found = FindOnly(name, only_id);
+  if (!found.ok()) return found.status();
+  // Only what holds change_mu_ changes a volume's info, so its readers need not wait for the disk.
+  VolumeInfo changed = (*found)->info();
+  if (absl::Status status = changed.access.SetRole(identity, role); !status.ok()) {
+    return absl::Status(status.code(), absl::StrCat("volume \"", name, "\": ", status.message()));
+  }
+  const MetaChange changes[] = {RecordChange(changed)};
+  if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
+  {
+    ExclusiveLock lock_volume((*found)->mu_);
+    (*found)->info_.access = changed.access;
+  }
+  access_version_.fetch_add(1, std::memory_order_release);
   return changed;
 }
 
@@ -401,8 +503,11 @@ absl::StatusOr<std::unique_ptr<VolumeCatalog::Import>> VolumeCatalog::StartImpor
   if (const auto found = Find(name); found.ok()) {
     Volume& target = **found;
     SharedLock target_lock(target.mu_);
+    if (options.only_id.value_or(target.info_.id) != target.info_.id) return NameIsTaken(name);
     if (absl::Status status = CheckImportTarget(target, options); !status.ok()) return status;
     target_id = target.info_.id;
+  } else if (options.only_id.value_or(0) != 0) {
+    return found.status();
   }
   MutexLock lock(change_mu_);
   const LayerId layer(NewId());
@@ -430,6 +535,7 @@ absl::StatusOr<VolumeInfo> VolumeCatalog::CommitImport(const ImportIntoLayer& im
     info.layers = {import.layer_};
     info.durability = import.options_.durability;
     info.created = absl::Now();
+    info.access.owner = import.options_.owner;
     const MetaChange changes[] = {NextIdChange(), RecordChange(info)};
     if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
     Add(info);
@@ -453,6 +559,7 @@ absl::StatusOr<VolumeInfo> VolumeCatalog::CommitImport(const ImportIntoLayer& im
     changed.working_set = LayerId();
     changed.parent.clear();
     if (changed.epoch > 0) ++changed.epoch;
+    changed.writer = 0;
     const MetaChange changes[] = {RecordChange(changed)};
     if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
     target.info_ = changed;
@@ -470,9 +577,10 @@ absl::Status VolumeCatalog::CheckWorkingSetChange(const VolumeInfo& info) const 
                    "\" cannot be kept: this server serves a raw image, read-only"));
 }
 
-absl::StatusOr<std::optional<PageSet>> VolumeCatalog::FindWorkingSet(const VolumeInfo& info) const {
+absl::StatusOr<std::optional<WorkingSet>> VolumeCatalog::FindWorkingSet(
+    const VolumeInfo& info) const {
   if (info.working_set == LayerId()) return std::nullopt;
-  absl::StatusOr<PageSet> set = ReadWorkingSet(*store_, info.working_set, info.size());
+  absl::StatusOr<WorkingSet> set = ReadWorkingSet(*store_, info.working_set, info.size());
   if (set.ok()) return *std::move(set);
   if (!absl::IsDataLoss(set.status())) return set.status();
   bool first = false;
@@ -487,37 +595,38 @@ absl::StatusOr<std::optional<PageSet>> VolumeCatalog::FindWorkingSet(const Volum
   return std::nullopt;
 }
 
-absl::StatusOr<PageSet> VolumeCatalog::GetWorkingSet(uint64_t volume_id) const {
+absl::StatusOr<WorkingSet> VolumeCatalog::GetWorkingSet(uint64_t volume_id) const {
   const absl::StatusOr<std::shared_ptr<Volume>> volume = FindById(volume_id);
   if (!volume.ok()) return volume.status();
   const VolumeInfo info = (*volume)->info();
-  absl::StatusOr<std::optional<PageSet>> stored = FindWorkingSet(info);
+  absl::StatusOr<std::optional<WorkingSet>> stored = FindWorkingSet(info);
   if (!stored.ok()) return stored.status();
   if (stored->has_value()) return **std::move(stored);
-  return PageSet::Create(info.size());
+  return WorkingSet::Create(info.size());
 }
 
-absl::StatusOr<PageCount> VolumeCatalog::MergeWorkingSet(uint64_t volume_id, const PageSet& pages) {
+absl::StatusOr<PageCount> VolumeCatalog::MergeWorkingSet(uint64_t volume_id,
+                                                         const WorkingSet& pages) {
   MutexLock lock(change_mu_);
   const absl::StatusOr<std::shared_ptr<Volume>> volume = FindById(volume_id);
   if (!volume.ok()) return volume.status();
   const VolumeInfo info = (*volume)->info();
   if (absl::Status status = CheckWorkingSetChange(info); !status.ok()) return status;
-  if (pages.volume_size() != info.size()) {
+  if (pages.pages().volume_size() != info.size()) {
     return absl::InvalidArgumentError(absl::StrCat("volume \"", info.name, "\" has ",
                                                    info.size().raw(), " pages, the set is of ",
-                                                   pages.volume_size().raw()));
+                                                   pages.pages().volume_size().raw()));
   }
-  absl::StatusOr<std::optional<PageSet>> stored = FindWorkingSet(info);
+  absl::StatusOr<std::optional<WorkingSet>> stored = FindWorkingSet(info);
   if (!stored.ok()) return stored.status();
   const bool add_in_place = stored->has_value() && layer_users_[info.working_set] == 1;
-  absl::StatusOr<PageSet> set =
-      stored->has_value() ? **std::move(stored) : PageSet::Create(info.size());
+  absl::StatusOr<WorkingSet> set =
+      stored->has_value() ? **std::move(stored) : WorkingSet::Create(info.size());
   if (!set.ok()) return set.status();
-  const PageCount before = set->count();
+  const PageCount before = set->pages().count();
   set->Merge(pages);
-  if (set->count() == before) return before;
-  if (set->CountRuns() > kMaxPageSetRuns) {
+  if (set->pages().count() == before) return before;
+  if (set->pages().CountRuns() > kMaxPageSetRuns) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the working set of volume \"", info.name, "\" would have more than ",
                      kMaxPageSetRuns, " runs, the most that are kept; clear it to start anew"));
@@ -525,10 +634,10 @@ absl::StatusOr<PageCount> VolumeCatalog::MergeWorkingSet(uint64_t volume_id, con
   const absl::Status status = add_in_place ? WriteWorkingSet(*store_, info.working_set, *set)
                                            : StoreWorkingSetAside(volume->get(), *set);
   if (!status.ok()) return status;
-  return set->count();
+  return set->pages().count();
 }
 
-absl::Status VolumeCatalog::StoreWorkingSetAside(Volume* volume, const PageSet& set) {
+absl::Status VolumeCatalog::StoreWorkingSetAside(Volume* volume, const WorkingSet& set) {
   const LayerId layer(NewId());
   const MetaChange changes[] = {NextIdChange(), LayerChange(layer)};
   if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
@@ -557,10 +666,10 @@ absl::Status VolumeCatalog::SwitchWorkingSet(Volume* volume, LayerId layer) {
   return absl::OkStatus();
 }
 
-absl::Status VolumeCatalog::ClearWorkingSet(absl::string_view name) {
+absl::Status VolumeCatalog::ClearWorkingSet(absl::string_view name, uint64_t only_id) {
   if (absl::Status status = CheckVolumeName(name); !status.ok()) return status;
   MutexLock lock(change_mu_);
-  const absl::StatusOr<std::shared_ptr<Volume>> volume = Find(name);
+  const absl::StatusOr<std::shared_ptr<Volume>> volume = FindOnly(name, only_id);
   if (!volume.ok()) return volume.status();
   const VolumeInfo info = (*volume)->info();
   if (absl::Status status = CheckWorkingSetChange(info); !status.ok()) return status;
@@ -576,6 +685,16 @@ absl::StatusOr<uint64_t> VolumeCatalog::StoredBytes(const VolumeInfo& info) cons
     total += *stored;
   }
   return total;
+}
+
+absl::StatusOr<uint64_t> VolumeCatalog::StoredBytesOf(absl::string_view owner) const {
+  std::set<LayerId> layers;
+  for (const VolumeInfo& info : List()) {
+    if (info.access.owner == owner) layers.insert(info.layers.begin(), info.layers.end());
+  }
+  VolumeInfo all;
+  all.layers.assign(layers.begin(), layers.end());
+  return StoredBytes(all);
 }
 
 }  // namespace faultline

@@ -22,6 +22,8 @@
 #include <absl/status/statusor.h>
 #include <absl/strings/string_view.h>
 
+#include <atomic>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
@@ -30,7 +32,8 @@
 #include <vector>
 
 #include "proto/mutex.h"
-#include "proto/page_set.h"
+#include "proto/working_set.h"
+#include "storage/catalog_meta.h"
 #include "storage/page_store.h"
 #include "storage/volume.h"
 
@@ -38,7 +41,10 @@ namespace faultline {
 
 // A longer chain of layers would make every read of an absent page slow; a snapshot or clone that
 // would exceed it is refused.
-inline constexpr size_t kMaxLayers = 64;
+inline constexpr size_t kMaxLayers = 256;
+// From so many layers on, a snapshot first puts those together that the volume alone has, as the
+// snapshots between them were deleted.
+inline constexpr size_t kFoldLayers = 64;
 
 // Thread-safe.
 class VolumeCatalog {
@@ -62,6 +68,10 @@ class VolumeCatalog {
     uint64_t size_bytes = 0;
     Durability durability = Durability::kSync;  // of a volume that is made by the import
     bool replace = false;                       // allows for a volume that already holds pages
+    std::string owner{};                        // of a volume that is made by the import
+    // The volume that is meant: its id, or 0 for one that is not there yet; none: whichever has the
+    // name.
+    std::optional<uint64_t> only_id{};
   };
 
   // Reads the catalog of `store`, which it takes, and clears away what a crash left. DATA_LOSS
@@ -73,35 +83,56 @@ class VolumeCatalog {
   // FAILED_PRECONDITION for a change to a read-only store and for what the kind of volume does not
   // allow; the message names the volume. Durable on OK. A volume that is imported into must be at
   // least as large as the content, and without `replace` hold no pages.
+  //
+  // `owner` owns what is made, see volume_access.h. `only_id`, where it is not 0, is the id of the
+  // volume that is meant: NOT_FOUND where the name has come to another one since it was looked up.
   absl::StatusOr<VolumeInfo> Create(absl::string_view name, uint64_t size_bytes,
-                                    Durability durability);
+                                    Durability durability, absl::string_view owner = {});
   std::vector<VolumeInfo> List() const;  // ordered by name
   absl::StatusOr<std::shared_ptr<Volume>> Find(absl::string_view name) const;
   absl::StatusOr<std::shared_ptr<Volume>> FindById(uint64_t id) const;
-  absl::StatusOr<VolumeInfo> Snapshot(absl::string_view volume, absl::string_view snapshot);
-  absl::StatusOr<VolumeInfo> Clone(absl::string_view snapshot, absl::string_view volume);
+  absl::StatusOr<VolumeInfo> Snapshot(absl::string_view volume, absl::string_view snapshot,
+                                      absl::string_view owner = {}, uint64_t only_id = 0);
+  absl::StatusOr<VolumeInfo> Clone(absl::string_view snapshot, absl::string_view volume,
+                                   absl::string_view owner = {}, uint64_t only_id = 0);
   // Readers and writers get NOT_FOUND from here on. Frees the space that no other volume shares.
-  absl::Status Delete(absl::string_view name);
+  absl::Status Delete(absl::string_view name, uint64_t only_id = 0);
   absl::StatusOr<std::unique_ptr<Import>> StartImport(absl::string_view name,
                                                       const ImportOptions& options);
 
   // Makes the caller the one writer of `name`: the epoch in the result is larger than any before,
-  // and every write with an older one is refused from here on.
-  absl::StatusOr<VolumeInfo> TakeEpoch(absl::string_view name);
+  // and every write with an older one is refused from here on. FAILED_PRECONDITION for a writer who
+  // goes on and is not the last one; who asks again gets the same epoch, see pager.proto.
+  absl::StatusOr<VolumeInfo> TakeEpoch(absl::string_view name, uint64_t only_id = 0,
+                                       const EpochClaim& claim = {});
+
+  // Not 0. What `info` is of is the same volume, by whatever server, where this is the same.
+  uint64_t IdentityOf(const VolumeInfo& info) const {
+    return VolumeIdentity(info, /*has_record=*/!store_->raw_image().has_value());
+  }
+
+  // Gives `identity` this role with the volume, or none; as VolumeAccess::SetRole().
+  absl::StatusOr<VolumeInfo> SetRole(absl::string_view name, absl::string_view identity,
+                                     VolumeRole role, uint64_t only_id = 0);
+  // Larger after every change of a role: whoever remembers one asks again when this has changed.
+  uint64_t access_version() const { return access_version_.load(std::memory_order_acquire); }
 
   // The volume's working set: the pages that faults of earlier runs have asked for. Empty where
   // none was recorded; or where what is stored is damaged, which is logged once. One that is
   // cleared meanwhile may be given in part. NOT_FOUND; FAILED_PRECONDITION for a volume that is too
   // large to have one.
-  absl::StatusOr<PageSet> GetWorkingSet(uint64_t volume_id) const;
-  // Adds `pages` to it, all of them or none; returns how many it has then. A snapshot has a working
-  // set like any volume: that does not change its content. INVALID_ARGUMENT where `pages` are of a
-  // volume of another size; RESOURCE_EXHAUSTED where it would have more than kMaxPageSetRuns.
-  absl::StatusOr<PageCount> MergeWorkingSet(uint64_t volume_id, const PageSet& pages);
-  absl::Status ClearWorkingSet(absl::string_view name);
+  absl::StatusOr<WorkingSet> GetWorkingSet(uint64_t volume_id) const;
+  // Adds `pages` to it, behind those that it has, all of them or none; returns how many it has
+  // then. A snapshot has a working set like any volume: that does not change its content.
+  // INVALID_ARGUMENT where `pages` are of a volume of another size; RESOURCE_EXHAUSTED where it
+  // would have more than kMaxPageSetRuns.
+  absl::StatusOr<PageCount> MergeWorkingSet(uint64_t volume_id, const WorkingSet& pages);
+  absl::Status ClearWorkingSet(absl::string_view name, uint64_t only_id = 0);
 
   // What the volume's layers take together, in bytes, without its working set; approximate.
   absl::StatusOr<uint64_t> StoredBytes(const VolumeInfo& info) const;
+  // The same of all that `owner` owns; what volumes share counts once.
+  absl::StatusOr<uint64_t> StoredBytesOf(absl::string_view owner) const;
 
   PageStore& store() { return *store_; }
 
@@ -116,6 +147,8 @@ class VolumeCatalog {
                           const std::set<LayerId>& known) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
   void ServeRawImage(const RawImage& image) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
 
+  // As Find(), but NOT_FOUND for any other volume than that with this id, unless it is 0.
+  absl::StatusOr<std::shared_ptr<Volume>> FindOnly(absl::string_view name, uint64_t only_id) const;
   uint64_t LargestVolumeId() const;  // 0 where there is none
   absl::Status CheckChange(absl::string_view name) const;
   absl::Status CheckNameIsFree(absl::string_view name) const;
@@ -127,14 +160,19 @@ class VolumeCatalog {
   void Remove(const VolumeInfo& info) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
   // Counts `layers` as used by one record less. Those that none uses any more become garbage.
   void Release(const std::vector<LayerId>& layers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  // Puts layers of `volume` that no other record names, and that do not change any more, into those
+  // below them where the same is true of these. Reads and writes go on meanwhile.
+  absl::Status FoldLayers(Volume* volume) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  // All pages of `from`, of a volume of `size`, to `to`; not durable yet.
+  absl::Status CopyPages(LayerId from, LayerId to, PageCount size);
   // Deletes all garbage that can be deleted now; what cannot is tried again with the next change.
   void CollectGarbage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
 
   absl::Status CheckWorkingSetChange(const VolumeInfo& info) const;
   // None where there is none, or it is damaged.
-  absl::StatusOr<std::optional<PageSet>> FindWorkingSet(const VolumeInfo& info) const;
+  absl::StatusOr<std::optional<WorkingSet>> FindWorkingSet(const VolumeInfo& info) const;
   // Puts `set` into a new layer, and has the volume's record name that.
-  absl::Status StoreWorkingSetAside(Volume* volume, const PageSet& set)
+  absl::Status StoreWorkingSetAside(Volume* volume, const WorkingSet& set)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
   // Writes down that `layer`, or none, holds the volume's working set, and drops the one before.
   absl::Status SwitchWorkingSet(Volume* volume, LayerId layer)
@@ -145,6 +183,7 @@ class VolumeCatalog {
   absl::StatusOr<VolumeInfo> CommitImport(const ImportIntoLayer& import);
 
   const std::unique_ptr<PageStore> store_;
+  std::atomic<uint64_t> access_version_{0};
 
   // Lock order: change_mu_ > the mu_ of a volume > mu_. change_mu_ makes one change at a time and
   // is held while the store works; mu_ never is, so nobody who looks a volume up waits for a disk.

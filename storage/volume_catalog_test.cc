@@ -207,18 +207,72 @@ TEST_F(VolumeCatalogTest, ANewEpochFencesTheWriterBefore) {
   EXPECT_TRUE(Reads("a", {{1, 1}, {2, 2}, {3, 2}}));
 }
 
+// How a writer goes on at another server: asked again it is told the same, and who has been
+// superseded never gets back.
+TEST_F(VolumeCatalogTest, AWriterGoesOnOnlyAsTheLastOne) {
+  constexpr uint64_t kMe = 17, kOther = 18;
+  ASSERT_STATUS_OK(catalog_->Create("a", kSize, Durability::kSync));
+  ASSERT_STATUS_OK(catalog_->Create("b", kSize, Durability::kSync));
+  const uint64_t first = catalog_->TakeEpoch("a", 0, {.writer = kMe})->epoch;
+  ASSERT_STATUS_OK(catalog_->TakeEpoch("b", 0, {.writer = kOther}));
+  ASSERT_STATUS_OK(WriteVolume(*Find("a"), first, {{1, 1}}));
+  Reopen();
+  const auto second = catalog_->TakeEpoch("a", 0, {.writer = kMe, .from_epoch = first});
+  ASSERT_STATUS_OK(second);
+  EXPECT_EQ(second->epoch, first + 1);
+  Reopen();
+  EXPECT_EQ(catalog_->TakeEpoch("a", 0, {.writer = kMe, .from_epoch = first})->epoch, first + 1);
+  EXPECT_TRUE(FailsWith(WriteVolume(*Find("a"), first, {{1, 2}}), StatusCode::kFailedPrecondition,
+                        "fenced"));
+  ASSERT_STATUS_OK(WriteVolume(*Find("a"), second->epoch, {{2, 2}}));
+
+  const auto refused = [&](const std::string& name, EpochClaim claim) {
+    return FailsWith(catalog_->TakeEpoch(name, 0, claim), StatusCode::kFailedPrecondition,
+                     "another writer has opened it");
+  };
+  EXPECT_TRUE(refused("b", {.writer = kMe, .from_epoch = first}));
+  EXPECT_TRUE(refused("a", {.writer = kOther, .from_epoch = second->epoch}));
+  EXPECT_TRUE(refused("a", {.writer = 0, .from_epoch = second->epoch}));
+  const uint64_t third = catalog_->TakeEpoch("a", 0, {.writer = kOther})->epoch;
+  EXPECT_TRUE(refused("a", {.writer = kMe, .from_epoch = second->epoch}));
+  // One who tells no name ends it as well, and so does new content.
+  const uint64_t fourth = catalog_->TakeEpoch("a")->epoch;
+  EXPECT_TRUE(refused("a", {.writer = kOther, .from_epoch = third}));
+  EXPECT_TRUE(refused("a", {.writer = 0, .from_epoch = fourth}));
+}
+
 TEST_F(VolumeCatalogTest, ChainsOfLayersHaveALimit) {
   ASSERT_STATUS_OK(catalog_->Create("a", kSize, Durability::kSync));
   for (size_t i = 1; i < kMaxLayers; ++i) {
     ASSERT_STATUS_OK(catalog_->Snapshot("a", absl::StrCat("s", i)));
   }
-  const absl::string_view why = "already has 64 layers";
+  const std::string why = absl::StrCat("already has ", kMaxLayers, " layers");
   EXPECT_TRUE(FailsWith(catalog_->Snapshot("a", "more"), StatusCode::kFailedPrecondition, why));
   // The last snapshot has one layer less than the volume, so it can still be cloned, once deep.
-  ASSERT_STATUS_OK(catalog_->Clone("s63", "c"));
+  ASSERT_STATUS_OK(catalog_->Clone(absl::StrCat("s", kMaxLayers - 1), "c"));
   EXPECT_TRUE(FailsWith(catalog_->Snapshot("c", "more"), StatusCode::kFailedPrecondition, why));
   Fill("c", {{1, 1}});
   EXPECT_TRUE(Reads("c", {{1, 1}}));
+}
+
+TEST_F(VolumeCatalogTest, LayersThatAVolumeAloneHasArePutTogether) {
+  Fill("a", {{5, 77}, {6, 77}});
+  for (uint64_t i = 1; i <= 768; ++i) {
+    const std::string snapshot = absl::StrCat("s", i);
+    Fill("a", {{i % 3, i}});
+    if (i == 30) ASSERT_STATUS_OK(Find("a")->Trim(Pages(6, 1)));  // it stays in the layers below
+    ASSERT_STATUS_OK(catalog_->Snapshot("a", snapshot));
+    if (i != 41) ASSERT_STATUS_OK(catalog_->Delete(snapshot));
+    ASSERT_LE(Find("a")->info().layers.size(), kFoldLayers + 1);
+  }
+  const std::map<uint64_t, uint64_t> now = {{0, 768}, {1, 766}, {2, 767}, {5, 77}};
+  const std::map<uint64_t, uint64_t> then = {{0, 39}, {1, 40}, {2, 41}, {5, 77}};
+  EXPECT_TRUE(Reads("a", now));
+  EXPECT_TRUE(Reads("s41", then));
+  Reopen();
+  EXPECT_TRUE(Reads("a", now));
+  EXPECT_TRUE(Reads("s41", then));
+  EXPECT_EQ(LayerKeys(), Find("a")->info().layers.size());
 }
 
 TEST_F(VolumeCatalogTest, DeleteFreesWhatNobodyShares) {
@@ -536,6 +590,18 @@ TEST(RawImageCatalog, ServesTheImageAsOneReadOnlyVolume) {
         (*volume)->Trim(Pages(0, 1)), WriteVolume(**volume, 1, {{0, 1}})}) {
     EXPECT_TRUE(FailsWith(status, StatusCode::kFailedPrecondition, "read-only"));
   }
+}
+
+TEST_F(VolumeCatalogTest, AVolumeMadeAnewIsAnotherOne) {
+  const auto first = catalog_->Create("a", kSize, Durability::kSync);
+  ASSERT_STATUS_OK(first);
+  const uint64_t identity = catalog_->IdentityOf(*first);
+  Reopen();
+  EXPECT_EQ(catalog_->IdentityOf(Find("a")->info()), identity);
+  ASSERT_STATUS_OK(catalog_->Delete("a"));
+  const auto second = catalog_->Create("a", kSize, Durability::kSync);
+  ASSERT_STATUS_OK(second);
+  EXPECT_NE(catalog_->IdentityOf(*second), identity);
 }
 
 // A client that has opened a volume fetches by its id, also from a server that came later.

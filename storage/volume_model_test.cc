@@ -87,7 +87,7 @@ struct State {
       ASSERT_STATUS_OK(working_set);
       std::set<uint64_t> members;
       for (uint64_t page = 0; page < kModelPages; ++page) {
-        if (working_set->Contains(PageIndex(page))) members.insert(page);
+        if (working_set->pages().Contains(PageIndex(page))) members.insert(page);
       }
       EXPECT_EQ(members, expected.working_set) << info.name;
     }
@@ -209,7 +209,7 @@ struct MergeWorkingSet {
       volume->working_set.clear();
       return;
     }
-    absl::StatusOr<PageSet> pages = PageSet::Create(PageCount(kModelPages));
+    absl::StatusOr<WorkingSet> pages = WorkingSet::Create(PageCount(kModelPages));
     ASSERT_STATUS_OK(pages);
     for (uint64_t i = s.Below(6); i > 0; --i) {
       const uint64_t page = s.Below(kModelPages);

@@ -94,12 +94,12 @@ class WorkingSetTest : public testing::TestWithParam<std::string> {
     return volume.ok() ? (*volume)->info() : VolumeInfo();
   }
   absl::StatusOr<PageCount> Merge(absl::string_view name, const std::vector<PageRange>& ranges) {
-    return catalog_->MergeWorkingSet(Info(name).id, SetOf(ranges));
+    return catalog_->MergeWorkingSet(Info(name).id, WorkingSet(SetOf(ranges)));
   }
   Strings Get(absl::string_view name) {
     const auto set = catalog_->GetWorkingSet(Info(name).id);
     EXPECT_TRUE(set.ok()) << set.status();
-    return set.ok() ? Runs(*set) : Strings();
+    return set.ok() ? Runs(set->pages()) : Strings();
   }
   absl::Status Import(absl::string_view name) {
     auto import =
@@ -154,6 +154,43 @@ TEST_P(WorkingSetTest, MergingIsTheUnionAndSurvivesOpeningAgain) {
   Reopen();
   EXPECT_EQ(Get("v"), (Strings{"0+16", "32768+1", "98303+1"}));
   EXPECT_EQ(LayerKeys(), 2u);
+}
+
+TEST_P(WorkingSetTest, TheOrderOfTheFirstPagesIsKept) {
+  Create("v");
+  const auto merge = [this](const std::vector<uint64_t>& pages) {
+    absl::StatusOr<WorkingSet> set = WorkingSet::Create(PageCount(kVolumePages));
+    ASSERT_STATUS_OK(set);
+    for (const uint64_t page : pages) set->Insert(PageIndex(page));
+    ASSERT_STATUS_OK(catalog_->MergeWorkingSet(Info("v").id, *set));
+  };
+  std::vector<uint64_t> many;  // more than a page of the layer holds
+  for (uint64_t i = 0; i < 1000; ++i) many.push_back(kVolumePages - 1 - 2 * i);
+  merge(many);
+  merge({5, many[7], 0, 3});
+  Reopen();
+  ASSERT_STATUS_OK(Merge("v", {Pages(100, 1)}));  // of which no order is known
+  merge({100, 4});
+  Reopen();
+  const auto kept = catalog_->GetWorkingSet(Info("v").id);
+  ASSERT_STATUS_OK(kept);
+  std::vector<uint64_t> first;
+  for (const PageIndex page : kept->first()) first.push_back(page.raw());
+  for (const uint64_t page : {5, 0, 3, 4}) many.push_back(page);
+  EXPECT_EQ(first, many);
+  EXPECT_EQ(kept->pages().count(), PageCount(1005));
+}
+
+TEST_P(WorkingSetTest, AnOrderOfPagesThatTheSetDoesNotHaveIsDamage) {
+  Create("v");
+  ASSERT_STATUS_OK(Merge("v", {Pages(0, 1)}));
+  const PageIndex order(kMaxPageSetVolume.raw() / kChunk);
+  const std::string encoded = PatternEncoded(order.raw(), 1);
+  PageWrites damage;
+  damage.puts.push_back({order, encoded});
+  ASSERT_EQ(store_->Write(Info("v").working_set, damage, Durability::kSync), absl::OkStatus());
+  EXPECT_EQ(Get("v"), Strings());
+  EXPECT_EQ(*Merge("v", {Pages(9, 1)}), PageCount(1));
 }
 
 TEST_P(WorkingSetTest, NothingNewIsNotWritten) {
@@ -249,11 +286,13 @@ TEST_P(WorkingSetTest, ClearedItIsEmptyAndCanBeRecordedAnew) {
 TEST_P(WorkingSetTest, WhatIsNotThereOrOfAnotherSizeIsRefused) {
   Create("v");
   EXPECT_TRUE(FailsWith(catalog_->GetWorkingSet(99), StatusCode::kNotFound, "id 99"));
-  EXPECT_TRUE(FailsWith(catalog_->MergeWorkingSet(99, SetOf({})), StatusCode::kNotFound, "id 99"));
+  EXPECT_TRUE(FailsWith(catalog_->MergeWorkingSet(99, WorkingSet(SetOf({}))), StatusCode::kNotFound,
+                        "id 99"));
   EXPECT_TRUE(FailsWith(catalog_->ClearWorkingSet("w"), StatusCode::kNotFound, "\"w\""));
   EXPECT_TRUE(FailsWith(catalog_->ClearWorkingSet("../w"), StatusCode::kInvalidArgument, "128"));
-  EXPECT_TRUE(FailsWith(catalog_->MergeWorkingSet(Info("v").id, SetOf({}, kVolumePages + 1)),
-                        StatusCode::kInvalidArgument, "volume \"v\" has 98304 pages"));
+  EXPECT_TRUE(
+      FailsWith(catalog_->MergeWorkingSet(Info("v").id, WorkingSet(SetOf({}, kVolumePages + 1))),
+                StatusCode::kInvalidArgument, "volume \"v\" has 98304 pages"));
 }
 
 TEST_P(WorkingSetTest, AVolumeThatIsTooLargeHasNone) {
@@ -262,7 +301,7 @@ TEST_P(WorkingSetTest, AVolumeThatIsTooLargeHasNone) {
                         "has no sets of pages"));
   Create("large", kMaxPageSetVolume.raw());
   PageSet set = SetOf({Pages(kMaxPageSetVolume.raw() - 1, 1)}, kMaxPageSetVolume.raw());
-  ASSERT_STATUS_OK(catalog_->MergeWorkingSet(Info("large").id, set));
+  ASSERT_STATUS_OK(catalog_->MergeWorkingSet(Info("large").id, WorkingSet(std::move(set))));
   EXPECT_EQ(Get("large"), Strings{"1073741823+1"});
 }
 
@@ -276,12 +315,12 @@ TEST_P(WorkingSetTest, MoreRunsThanAreKeptAreRefusedAndTheRestStays) {
     more.Insert(PageIndex(2 * kMaxPageSetRuns + 2 * i));
   }
   const uint64_t id = Info("v").id;
-  ASSERT_STATUS_OK(catalog_->MergeWorkingSet(id, even));
-  EXPECT_TRUE(FailsWith(catalog_->MergeWorkingSet(id, more), StatusCode::kResourceExhausted,
-                        "would have more than 1048576 runs"));
+  ASSERT_STATUS_OK(catalog_->MergeWorkingSet(id, WorkingSet(std::move(even))));
+  EXPECT_TRUE(FailsWith(catalog_->MergeWorkingSet(id, WorkingSet(std::move(more))),
+                        StatusCode::kResourceExhausted, "would have more than 1048576 runs"));
   const auto kept = catalog_->GetWorkingSet(id);
   ASSERT_STATUS_OK(kept);
-  EXPECT_EQ(kept->count(), PageCount(kMaxPageSetRuns));
+  EXPECT_EQ(kept->pages().count(), PageCount(kMaxPageSetRuns));
 }
 
 TEST_P(WorkingSetTest, ADamagedOneCountsAsNoneAndTheNextMergeReplacesIt) {
@@ -310,7 +349,8 @@ TEST_P(WorkingSetTest, ADamagedOneCountsAsNoneAndTheNextMergeReplacesIt) {
 
 TEST_P(WorkingSetTest, PagesBeyondTheVolumeInAStoredSetAreDamage) {
   Create("v", kChunk + 1);
-  ASSERT_STATUS_OK(catalog_->MergeWorkingSet(Info("v").id, SetOf({Pages(0, 1)}, kChunk + 1)));
+  ASSERT_STATUS_OK(
+      catalog_->MergeWorkingSet(Info("v").id, WorkingSet(SetOf({Pages(0, 1)}, kChunk + 1))));
   const std::string encoded = PatternEncoded(1, 1);  // a whole chunk, of which one page is there
   PageWrites damage;
   damage.puts.push_back({PageIndex(1), encoded});
@@ -374,7 +414,7 @@ TEST_P(WorkingSetTest, ConcurrentMergesLoseNothing) {
     threads.emplace_back([this, id, t] {
       for (uint64_t i = 0; i < kMerges; ++i) {
         const auto merged =
-            catalog_->MergeWorkingSet(id, SetOf({Pages((i * kThreads + t) * 2, 1)}));
+            catalog_->MergeWorkingSet(id, WorkingSet(SetOf({Pages((i * kThreads + t) * 2, 1)})));
         EXPECT_TRUE(merged.ok()) << merged.status();
         EXPECT_TRUE(catalog_->GetWorkingSet(id).ok());
       }
@@ -404,9 +444,9 @@ TEST(RawImageWorkingSet, IsEmptyAndCannotBeKept) {
   const VolumeInfo image = (*catalog)->List().front();
   const auto set = (*catalog)->GetWorkingSet(image.id);
   ASSERT_STATUS_OK(set);
-  EXPECT_TRUE(set->empty());
-  EXPECT_EQ(set->volume_size(), PageCount(10));
-  EXPECT_TRUE(FailsWith((*catalog)->MergeWorkingSet(image.id, SetOf({Pages(0, 1)}, 10)),
+  EXPECT_TRUE(set->pages().empty());
+  EXPECT_EQ(set->pages().volume_size(), PageCount(10));
+  EXPECT_TRUE(FailsWith((*catalog)->MergeWorkingSet(image.id, WorkingSet(SetOf({Pages(0, 1)}, 10))),
                         StatusCode::kFailedPrecondition,
                         "cannot be kept: this server serves a raw "
                         "image, read-only"));

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "storage/rados_client.h"
+
+#include <absl/strings/numbers.h>
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_split.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <list>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "proto/log.h"
+
+namespace faultline {
+namespace {
+
+constexpr char kLock[] = "owner";
+constexpr char kEpoch[] = "epoch";
+
+// Each is up to 260 KiB large, and an OSD works on few at a time anyway.
+constexpr size_t kUnderWayMax = 32;
+
+// Others may become the owner at the same time; each round, one of them does.
+constexpr int kTakeOverAttempts = 16;
+
+librados::bufferlist Bytes(absl::string_view text) {
+  librados::bufferlist bytes;
+  bytes.append(text.data(), static_cast<unsigned>(text.size()));
+  return bytes;
+}
+
+// Among all processes that were ever the owner.
+std::string UniqueCookie() {
+  std::random_device random;
+  return absl::StrCat(absl::Hex(random(), absl::kZeroPad8), absl::Hex(random(), absl::kZeroPad8));
+}
+
+std::string Describe() {
+  char host[256] = "";
+  gethostname(host, sizeof host - 1);
+  return absl::StrCat("faultline on ", host, ", process ", getpid());
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RadosClient>> RadosClient::Open(absl::string_view location,
+                                                               const PageStoreOptions& options) {
+  const std::pair<absl::string_view, absl::string_view> parts =
+      absl::StrSplit(location, absl::MaxSplits('/', 1));
+  if (parts.first.empty() || parts.second.find('/') != absl::string_view::npos) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the store rados:", location, " needs a pool, as in rados:POOL or rados:POOL/NAMESPACE"));
+  }
+  std::unique_ptr<RadosClient> client(new RadosClient(location));
+  if (absl::Status status = client->Connect(options); !status.ok()) return status;
+  if (absl::Status status = client->TakeOver(); !status.ok()) return status;
+  return client;
+}
+
+RadosClient::~RadosClient() {
+  // Where this fails the next owner fences nobody who could still write.
+  if (owner_ && !fenced_) io_.unlock(kRadosStoreObject, kLock, cookie_);
+  io_.close();
+  if (connected_) cluster_.shutdown();
+}
+
+absl::Status RadosClient::Connect(const PageStoreOptions& options) {
+  const std::string who = absl::StrCat("client.", options.rados_user);
+  const auto cannot = [&](absl::StatusCode code, absl::string_view what, int result) {
+    return absl::Status(code, absl::StrCat("cannot open the store rados:", location_, ": ", what,
+                                           ": ", strerror(-result)));
+  };
+  if (const int result = cluster_.init2(who.c_str(), "ceph", 0); result < 0) {
+    return cannot(absl::StatusCode::kInvalidArgument, who, result);
+  }
+  if (const int result = cluster_.conf_read_file(options.rados_conf.c_str()); result < 0) {
+    return cannot(result == -ENOENT   ? absl::StatusCode::kNotFound
+                  : result == -EACCES ? absl::StatusCode::kPermissionDenied
+                                      : absl::StatusCode::kFailedPrecondition,
+                  absl::StrCat("reading ", options.rados_conf, " (--rados-conf)"), result);
+  }
+  // Whatever the file says: an operation that has timed out is carried out later all the same.
+  cluster_.conf_set("rados_osd_op_timeout", "0");
+  cluster_.conf_set("rados_mon_op_timeout", "30");
+  cluster_.conf_set("client_mount_timeout", "30");
+  if (const int result = cluster_.connect(); result < 0) {
+    const bool refused = result == -EACCES || result == -EPERM;
+    return cannot(refused ? absl::StatusCode::kPermissionDenied : absl::StatusCode::kUnavailable,
+                  absl::StrCat("connecting to the cluster of ", options.rados_conf, " as ", who,
+                               refused ? "; does the keyring named there have its key?" : ""),
+                  result);
+  }
+  connected_ = true;
+  const std::pair<std::string, std::string> parts =
+      absl::StrSplit(location_, absl::MaxSplits('/', 1));
+  if (const int result = cluster_.ioctx_create(parts.first.c_str(), io_); result < 0) {
+    return cannot(result == -ENOENT ? absl::StatusCode::kNotFound : absl::StatusCode::kUnavailable,
+                  absl::StrCat("pool ", parts.first, "; create it first (ceph osd pool create)"),
+                  result);
+  }
+  io_.set_namespace(parts.second);
+  // In a full pool an operation would otherwise wait for room: even that by which this becomes the
+  // owner, who may delete.
+  io_.set_pool_full_try();
+  return absl::OkStatus();
+}
+
+absl::Status RadosClient::TakeOver() {
+  cookie_ = UniqueCookie();
+  for (int attempt = 0; attempt < kTakeOverAttempts; ++attempt) {
+    const int result =
+        io_.lock_exclusive(kRadosStoreObject, kLock, cookie_, Describe(), nullptr, 0);
+    if (result == 0) {
+      owner_ = true;
+      return RaiseEpoch();
+    }
+    if (result != -EBUSY) return Failed("taking the owner's lock", result);
+    if (absl::Status status = FenceOwner(); !status.ok()) return status;
+  }
+  return absl::UnavailableError(
+      absl::StrCat("the store rados:", location_,
+                   " has found another owner each time that this process became it; how many "
+                   "servers are started on it at once?"));
+}
+
+absl::Status RadosClient::FenceOwner() {
+  int exclusive = 0;
+  std::string tag;
+  std::list<librados::locker_t> lockers;
+  const int listed = io_.list_lockers(kRadosStoreObject, kLock, &exclusive, &tag, &lockers);
+  if (listed < 0) return Failed("finding the owner", listed);
+  for (const librados::locker_t& locker : lockers) {
+    LogWarning(absl::StrCat("taking the store rados:", location_, " over from ", locker.client,
+                            " at ", locker.address, ", which can write to it no more"));
+    int result = cluster_.blocklist_add(locker.address, kFenceSeconds);
+    if (result < 0) {
+      return Failed(absl::StrCat("fencing the owner before (this needs the right to blocklist: mon "
+                                 "'allow command \"osd blocklist\"')"),
+                    result);
+    }
+    // What is sent from now on makes each OSD learn of that first.
+    result = cluster_.wait_for_latest_osdmap();
+    if (result < 0) return Failed("waiting for the fence", result);
+    result = io_.break_lock(kRadosStoreObject, kLock, locker.client, locker.cookie);
+    if (result < 0 && result != -ENOENT) return Failed("breaking the owner's lock", result);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RadosClient::RaiseEpoch() {
+  librados::bufferlist stored;
+  const int read = io_.getxattr(kRadosStoreObject, kEpoch, stored);
+  if (read < 0 && read != -ENODATA) return Failed("reading the epoch", read);
+  if (read > 0 && !absl::SimpleAtoi(stored.to_str(), &epoch_)) {
+    return absl::DataLossError(absl::StrCat("the epoch of the store rados:", location_, " is \"",
+                                            stored.to_str(), "\", no number"));
+  }
+  ++epoch_;
+  return Apply("raising the epoch", RadosChange{kRadosStoreObject, [](auto*) {}});
+}
+
+void RadosClient::Submit(const RadosChange& change, RadosBatch* batch, int* result) {
+  librados::ObjectWriteOperation op;
+  if (change.expected) {
+    op.cmpxattr(kEpoch, LIBRADOS_CMPXATTR_OP_GTE, epoch_);
+  } else {
+    // An object that is not there fails every comparison.
+    op.create(/*exclusive=*/true);
+  }
+  op.setxattr(kEpoch, Bytes(absl::StrCat(epoch_)));
+  change.fill(&op);
+  const int flags = change.frees ? librados::OPERATION_FULL_FORCE : librados::OPERATION_FULL_TRY;
+  batch->Submit(change.object, &op, flags, [result](int done) { *result = done; });
+}
+
+absl::Status RadosClient::Apply(absl::string_view doing, std::span<RadosChange> changes) {
+  std::vector<int> results(changes.size(), -EAGAIN);
+  // An object comes and goes with this process alone, so what is found the first time is so the
+  // second time.
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    RadosBatch batch(&io_);
+    for (size_t i = 0; i < changes.size(); ++i) {
+      if (results[i] == -EAGAIN) Submit(changes[i], &batch, &results[i]);
+    }
+    batch.Wait();
+    for (size_t i = 0; i < changes.size(); ++i) {
+      RadosChange& change = changes[i];
+      if (results[i] == -ENOENT && change.expected) {
+        const bool leave = change.absent == RadosChange::Absent::kLeave;
+        change.expected = false;
+        results[i] = leave ? 0 : -EAGAIN;
+      } else if (results[i] == -EEXIST && !change.expected) {
+        change.expected = true;
+        results[i] = -EAGAIN;
+      }
+    }
+  }
+  for (size_t i = 0; i < changes.size(); ++i) {
+    if (results[i] < 0) return Failed(absl::StrCat(doing, ", ", changes[i].object), results[i]);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RadosClient::Failed(absl::string_view doing, int result) {
+  const std::string what = absl::StrCat("the store rados:", location_, ": ", doing, ": ");
+  switch (result) {
+    case -ESHUTDOWN:
+    case -ECANCELED:
+      if (!fenced_.exchange(true)) {
+        LogError(absl::StrCat("another process has taken the store rados:", location_,
+                              " over; this one reads and writes nothing there any more"));
+      }
+      return absl::UnavailableError(
+          absl::StrCat(what,
+                       "another process has taken the store over; restart this one to take "
+                       "it back"));
+    case -ENOSPC:
+    case -EDQUOT:
+      return absl::ResourceExhaustedError(
+          absl::StrCat(what, "the pool is full; delete volumes, or give it more room"));
+    case -EIO:
+      return absl::DataLossError(
+          absl::StrCat(what, "no replica has it undamaged; see the cluster's health"));
+    default:
+      return absl::UnavailableError(absl::StrCat(what, strerror(-result)));
+  }
+}
+
+void RadosBatch::Submit(const std::string& object, librados::ObjectWriteOperation* op, int flags,
+                        Done done) {
+  MakeRoom();
+  librados::AioCompletion* const completion = librados::Rados::aio_create_completion();
+  const int result = io_->aio_operate(object, completion, op, flags);
+  Track(completion, result, std::move(done));
+}
+
+void RadosBatch::Submit(const std::string& object, librados::ObjectReadOperation* op, Done done) {
+  MakeRoom();
+  librados::AioCompletion* const completion = librados::Rados::aio_create_completion();
+  const int result = io_->aio_operate(object, completion, op, nullptr);
+  Track(completion, result, std::move(done));
+}
+
+void RadosBatch::Track(librados::AioCompletion* completion, int submitted, Done done) {
+  if (submitted == 0) {
+    under_way_.push_back({completion, std::move(done)});
+    return;
+  }
+  completion->release();
+  done(submitted);
+}
+
+void RadosBatch::MakeRoom() {
+  if (under_way_.size() >= kUnderWayMax) WaitForOldest();
+}
+
+void RadosBatch::WaitForOldest() {
+  const UnderWay oldest = std::move(under_way_.front());
+  under_way_.pop_front();
+  oldest.completion->wait_for_complete();
+  const int result = oldest.completion->get_return_value();
+  oldest.completion->release();
+  oldest.done(result);
+}
+
+void RadosBatch::Wait() {
+  while (!under_way_.empty()) WaitForOldest();
+}
+
+}  // namespace faultline
