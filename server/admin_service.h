@@ -10,6 +10,7 @@
 #include <string>
 
 #include "proto/admin.grpc.pb.h"
+#include "server/access_control.h"
 #include "server/call_loop.h"
 #include "server/call_set.h"
 #include "server/counters.h"
@@ -24,7 +25,7 @@ namespace faultline {
 class AdminService final : public rpc::AdminService::AsyncService {
  public:
   struct Environment {
-    VolumeCatalog* catalog;
+    const AccessControl* access;
     const ServerCounters* counters;
     const PageWindow* window;
     WorkerPool* workers;
@@ -43,7 +44,22 @@ class AdminService final : public rpc::AdminService::AsyncService {
   void ServeChanges(const UnaryEnvironment& unary);
   void ServeQueries(const UnaryEnvironment& unary);
 
-  absl::Status Trim(const rpc::TrimVolumeRequest& request, rpc::Volume* response) const;
+  absl::Status Create(const Caller& caller, const rpc::CreateVolumeRequest& request,
+                      rpc::Volume* response) const;
+  absl::Status Snapshot(const Caller& caller, const rpc::SnapshotVolumeRequest& request,
+                        rpc::Volume* response) const;
+  absl::Status Clone(const Caller& caller, const rpc::CloneVolumeRequest& request,
+                     rpc::Volume* response) const;
+  absl::Status Trim(const Caller& caller, const rpc::TrimVolumeRequest& request,
+                    rpc::Volume* response) const;
+  absl::Status Delete(const Caller& caller, const rpc::DeleteVolumeRequest& request) const;
+  absl::Status ClearWorkingSet(const Caller& caller,
+                               const rpc::ClearWorkingSetRequest& request) const;
+  absl::Status SetRole(const Caller& caller, const rpc::SetVolumeRoleRequest& request,
+                       rpc::Volume* response) const;
+  absl::Status List(const Caller& caller, rpc::ListVolumesResponse* response) const;
+  absl::Status Stat(const Caller& caller, const rpc::StatVolumeRequest& request,
+                    rpc::Volume* response) const;
   void FillStatus(rpc::ServerStatus* response) const;
 
   const Environment environment_;

@@ -9,6 +9,10 @@
 // method of the server is of gRPC's asynchronous kind and is served from this one queue; what may
 // block or takes long is for a WorkerPool. (Reflection, which is synchronous, does no harm: beside
 // a queue like this one gRPC lets its threads wait without polling.)
+//
+// What one client asks for must not hold up another's, so the short work that the thread does by
+// itself is done in turns (TakeTurn): after each, whatever has come meanwhile is looked at, and the
+// client that has had least is next.
 #ifndef FAULTLINE_SERVER_CALL_LOOP_H_
 #define FAULTLINE_SERVER_CALL_LOOP_H_
 
@@ -20,6 +24,7 @@
 #include <utility>
 
 #include "proto/mutex.h"
+#include "server/fair_queue.h"
 
 namespace faultline {
 
@@ -50,6 +55,13 @@ class CallLoop {
     CallLoop* const loop_;
   };
 
+  // Work for the thread of the loop. Must not block.
+  class Turn {
+   public:
+    virtual ~Turn() = default;
+    virtual void OnTurn() = 0;
+  };
+
   CallLoop() = default;
   CallLoop(const CallLoop&) = delete;
   CallLoop& operator=(const CallLoop&) = delete;
@@ -64,11 +76,23 @@ class CallLoop {
   // have been delivered. REQUIRES: the server of the queue is shut down or was never built.
   void Stop();
 
+  // Calls `turn`, at once or when it is the turn of `client`; `cost` is in units that are the same
+  // for all. A User must be held until then. REQUIRES: IsCurrent().
+  void TakeTurn(ClientId client, uint64_t cost, Turn* turn);
+  // Whether this is the thread of the loop.
+  bool IsCurrent() const;
+
  private:
   void Run();
+  // The next event, where there is any or no turn to be taken; false: there will be no more.
+  bool Next(void** tag, bool* ok);
 
   std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   std::thread thread_;
+
+  // Of the thread of the loop.
+  FairQueue<Turn*> turns_;
+  uint64_t turns_at_once_ = 0;  // since the last look at what has come
 
   Mutex mu_;
   CondVar changed_;

@@ -8,6 +8,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "proto/latency_histogram.h"
+
 namespace faultline {
 
 class Counter {
@@ -28,6 +30,12 @@ struct ServerCounters {
   Counter pages_fetched;
   Counter pages_written;    // trimmed ones included
   Counter requests_failed;  // answered with an error; streams that ended with one not included
+  Counter calls_refused;    // calls, and requests of streams, for want of a role
+  Counter handshakes_failed;
+
+  // Of fetches and writes that have succeeded: from the arrival of the request to its answer, and
+  // of that, in the store.
+  LatencyHistogram fetches, writes, store_reads, store_writes;
 };
 
 }  // namespace faultline

@@ -34,6 +34,7 @@ class ExportCall final : public AsyncCall, private CallSet::Call {
 
   void OnCall() override {
     (new ExportCall(service_, environment_))->AwaitCall();
+    caller_ = environment_.access->CallerOf(*context());
     if (environment_.calls->Add(this)) {
       SubmitNext();
     } else {
@@ -42,14 +43,17 @@ class ExportCall final : public AsyncCall, private CallSet::Call {
   }
 
   void SubmitNext() {
-    if (!environment_.workers->Submit([this] { SendNext(); })) {
+    if (!environment_.workers->Submit(caller_.account->id(), /*cost=*/1, [this] { SendNext(); })) {
       EndWith(TooManyCallsError());
     }
   }
 
   void SendNext() {
     if (volume_ == nullptr) {
-      absl::StatusOr<std::shared_ptr<Volume>> volume = environment_.catalog->Find(request_.name());
+      absl::StatusOr<std::shared_ptr<Volume>> volume =
+          environment_.access->Find(caller_, request_.name(), VolumeRole::kReader);
+      environment_.access->Audit(caller_, {"ExportVolume", request_.name()}, volume.status())
+          .IgnoreError();
       if (!volume.ok()) {
         EndWith(volume.status());
         return;
@@ -115,6 +119,7 @@ class ExportCall final : public AsyncCall, private CallSet::Call {
   rpc::AdminService::AsyncService* const service_;
   const TransferEnvironment environment_;
   rpc::ExportVolumeRequest request_;
+  Caller caller_;
   std::shared_ptr<Volume> volume_;
   PageIndex next_;
   PageIndex end_;

@@ -19,8 +19,11 @@ namespace {
 // The steps of an import in their order: Begin, batches, Commit. Not thread-safe.
 class ImportSteps {
  public:
-  ImportSteps(VolumeCatalog* catalog, rpc::Volume* response)
-      : catalog_(catalog), response_(response) {}
+  ImportSteps(const AccessControl* access, rpc::Volume* response)
+      : access_(access), response_(response) {}
+
+  // Call once, before Take().
+  void SetCaller(Caller caller) { caller_ = std::move(caller); }
 
   // Takes one message in; an error ends the import, with nothing changed.
   absl::Status Take(const rpc::ImportVolumeRequest& request) {
@@ -38,6 +41,8 @@ class ImportSteps {
   }
 
   bool committed() const { return committed_; }
+  const std::string& name() const { return name_; }  // empty before a Begin
+  const Caller& caller() const { return caller_; }
 
   // What the call ends with when the client sends nothing more and has not committed.
   absl::Status End() const {
@@ -56,11 +61,32 @@ class ImportSteps {
     name_ = begin.name();
     const absl::StatusOr<Durability> durability = ToDurability(begin.durability());
     if (!durability.ok()) return NamingVolume(durability.status());
+    VolumeCatalog::ImportOptions options{.size_bytes = begin.size_bytes(),
+                                         .durability = *durability,
+                                         .replace = begin.replace(),
+                                         .owner = caller_.identity,
+                                         .only_id = {}};
+    if (absl::Status status = CheckAccess(&options); !status.ok()) return status;
     absl::StatusOr<std::unique_ptr<VolumeCatalog::Import>> import =
-        catalog_->StartImport(name_, {begin.size_bytes(), *durability, begin.replace()});
-    if (!import.ok()) return import.status();
+        access_->catalog().StartImport(name_, options);
+    if (!import.ok()) return access_->Veil(caller_, name_, import.status());
     import_ = *std::move(import);
     size_ = PageCount::CoveringBytes(begin.size_bytes());
+    return absl::OkStatus();
+  }
+
+  // Whether the caller may make the volume or, where there is one, replace its content.
+  absl::Status CheckAccess(VolumeCatalog::ImportOptions* options) {
+    if (caller_.unrestricted) return absl::OkStatus();
+    options->only_id = 0;
+    if (!access_->catalog().Find(name_).ok()) {
+      charged_ = caller_.identity;
+      return access_->CheckMayMake(caller_, options->size_bytes);
+    }
+    const auto target = access_->Find(caller_, name_, VolumeRole::kWriter);
+    if (!target.ok()) return target.status();
+    options->only_id = (*target)->info().id;
+    charged_ = (*target)->info().access.owner;
     return absl::OkStatus();
   }
 
@@ -70,6 +96,9 @@ class ImportSteps {
     }
     absl::StatusOr<PageCount> pages = CountPages(batch.runs(), size_, size_);
     if (!pages.ok()) return pages.status();
+    if (absl::Status status = access_->CheckQuota(charged_, put_bytes_); !status.ok()) {
+      return status;
+    }
     return ForEachPage(
         batch,
         [this](PageIndex page, absl::string_view encoded) {
@@ -77,6 +106,7 @@ class ImportSteps {
           if (absl::Status status = VerifyPage(page, encoded); !status.ok()) return status;
           // What is not stored reads as zero.
           if (IsEncodedZeroPage(encoded)) return absl::OkStatus();
+          put_bytes_ += encoded.size();
           return import_->Put(page, encoded);
         },
         [this](PageRange zero) { return Advance(zero); });
@@ -100,9 +130,9 @@ class ImportSteps {
     }
     const absl::StatusOr<VolumeInfo> info = import_->Commit();
     import_.reset();
-    if (!info.ok()) return info.status();
+    if (!info.ok()) return access_->Veil(caller_, name_, info.status());
     committed_ = true;
-    return FillVolume(*catalog_, info, response_);
+    return FillVolume(*access_, caller_, info, response_);
   }
 
   absl::Status NamingVolume(const absl::Status& status) const {
@@ -111,8 +141,11 @@ class ImportSteps {
                         absl::StrCat("import of \"", name_, "\": ", status.message()));
   }
 
-  VolumeCatalog* const catalog_;
+  const AccessControl* const access_;
   rpc::Volume* const response_;
+  Caller caller_;
+  std::string charged_;  // whose quota it goes to; empty: nobody's
+  uint64_t put_bytes_ = 0;
   std::string name_;
   PageCount size_;
   PageIndex next_;
@@ -128,7 +161,7 @@ class ImportCall final : public AsyncCall, private CallSet::Call {
       : AsyncCall(environment.loop),
         service_(service),
         environment_(environment),
-        steps_(environment.catalog, &response_) {}
+        steps_(environment.access, &response_) {}
 
  private:
   void AskForCall(CallLoop::Event* event) override {
@@ -137,6 +170,7 @@ class ImportCall final : public AsyncCall, private CallSet::Call {
 
   void OnCall() override {
     (new ImportCall(service_, environment_))->AwaitCall();
+    steps_.SetCaller(environment_.access->CallerOf(*context()));
     if (environment_.calls->Add(this)) {
       StartRead();
     } else {
@@ -151,7 +185,8 @@ class ImportCall final : public AsyncCall, private CallSet::Call {
 
   void OnReadDone(bool ok) {
     // Also what an import leaves behind is cleared away by a worker.
-    if (!environment_.workers->Submit([this, ok] { ok ? TakeMessage() : EndOfMessages(); })) {
+    if (!environment_.workers->Submit(steps_.caller().account->id(), /*cost=*/1,
+                                      [this, ok] { ok ? TakeMessage() : EndOfMessages(); })) {
       EndWith(TooManyCallsError());
     }
   }
@@ -170,6 +205,8 @@ class ImportCall final : public AsyncCall, private CallSet::Call {
 
   void EndWith(const absl::Status& status) {
     steps_.Drop();
+    environment_.access->Audit(steps_.caller(), {"ImportVolume", steps_.name()}, status)
+        .IgnoreError();
     if (status.ok()) {
       rpc_.Finish(response_, grpc::Status::OK, &finish_done_);
     } else {

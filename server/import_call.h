@@ -3,17 +3,17 @@
 #define FAULTLINE_SERVER_IMPORT_CALL_H_
 
 #include "proto/admin.grpc.pb.h"
+#include "server/access_control.h"
 #include "server/call_loop.h"
 #include "server/call_set.h"
 #include "server/worker_pool.h"
-#include "storage/volume_catalog.h"
 
 namespace faultline {
 
 // What ImportVolume and ExportVolume work with. All borrowed; they outlive the calls.
 struct TransferEnvironment {
   CallLoop* loop;
-  VolumeCatalog* catalog;
+  const AccessControl* access;
   WorkerPool* workers;
   CallSet* calls;
 };

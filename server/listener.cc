@@ -2,7 +2,6 @@
 #include "server/listener.h"
 
 #include <absl/strings/match.h>
-#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/strip.h>
 #include <errno.h>
@@ -14,6 +13,8 @@
 #include <unistd.h>
 
 #include <memory>
+
+#include "proto/host_port.h"
 
 namespace faultline {
 namespace {
@@ -33,30 +34,6 @@ class Socket {
  private:
   const int fd_;
 };
-
-// "host:port" or "[host]:port" taken apart.
-struct HostPort {
-  std::string host;
-  std::string port;
-};
-
-bool SplitHostPort(absl::string_view address, HostPort* parts) {
-  const size_t colon = address.rfind(':');
-  if (colon == absl::string_view::npos) return false;
-  absl::string_view host = address.substr(0, colon);
-  const absl::string_view port = address.substr(colon + 1);
-  if (absl::ConsumePrefix(&host, "[")) {
-    if (!absl::ConsumeSuffix(&host, "]")) return false;
-  } else if (absl::StrContains(host, ':')) {
-    return false;
-  }
-  int number = 0;
-  if (host.empty() || !absl::SimpleAtoi(port, &number) || number < 0 || number > 65535) {
-    return false;
-  }
-  *parts = {std::string(host), std::string(port)};
-  return true;
-}
 
 sockaddr_un UnixAddress(absl::string_view path) {
   sockaddr_un address{};
@@ -83,6 +60,11 @@ absl::string_view Advice(int error) {
     default:
       return "";
   }
+}
+
+absl::Status LookUpError(absl::string_view address, const absl::Status& status) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("cannot listen on ", address, ": ", status.message()));
 }
 
 absl::Status ListenError(absl::string_view address, int error) {
@@ -130,12 +112,30 @@ absl::Status CheckListenAddress(absl::string_view address) {
     }
     return absl::OkStatus();
   }
-  HostPort parts;
-  if (SplitHostPort(address, &parts)) return absl::OkStatus();
+  if (SplitHostPort(address)) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("\"", address,
                    "\" is no address to listen on; write host:port (127.0.0.1:7400, [::1]:7400, "
                    "port 0 for a free one) or unix:path"));
+}
+
+bool IsUnixAddress(absl::string_view address) { return absl::StartsWith(address, kUnixPrefix); }
+
+absl::Status CheckOnlyThisHost(absl::string_view address) {
+  if (IsUnixAddress(address)) return absl::OkStatus();
+  const std::optional<HostPort> parts = SplitHostPort(address);
+  if (!parts) return absl::OkStatus();
+  const absl::StatusOr<Addresses> addresses = AddressesOf(*parts);
+  if (!addresses.ok()) return LookUpError(address, addresses.status());
+  for (const addrinfo* one = addresses->get(); one != nullptr; one = one->ai_next) {
+    if (IsLoopback(one->ai_addr)) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "will not listen on ", address,
+        " without TLS: other hosts could read and write every volume; give --tls-cert, "
+        "--tls-key and --tls-client-ca, or --allow-plaintext where the network may be "
+        "trusted"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status PrepareListenAddress(absl::string_view address) {
@@ -164,19 +164,11 @@ absl::Status PrepareListenAddress(absl::string_view address) {
 absl::Status ExplainListenFailure(absl::string_view address) {
   absl::string_view path = address;
   if (absl::ConsumePrefix(&path, kUnixPrefix)) return ExplainUnixFailure(address, path);
-  HostPort parts;
-  if (!SplitHostPort(address, &parts)) return CheckListenAddress(address);
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE;
-  addrinfo* found = nullptr;
-  if (const int error = getaddrinfo(parts.host.c_str(), parts.port.c_str(), &hints, &found);
-      error != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("cannot listen on ", address, ": host \"",
-                                                   parts.host, "\": ", gai_strerror(error)));
-  }
-  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(found, &freeaddrinfo);
-  for (const addrinfo* one = found; one != nullptr; one = one->ai_next) {
+  const std::optional<HostPort> parts = SplitHostPort(address);
+  if (!parts) return CheckListenAddress(address);
+  const absl::StatusOr<Addresses> addresses = AddressesOf(*parts);
+  if (!addresses.ok()) return LookUpError(address, addresses.status());
+  for (const addrinfo* one = addresses->get(); one != nullptr; one = one->ai_next) {
     if (const int error = TryToListen(one->ai_family, one->ai_addr, one->ai_addrlen); error != 0) {
       return ListenError(address, error);
     }

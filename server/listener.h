@@ -14,6 +14,12 @@ namespace faultline {
 // INVALID_ARGUMENT, saying what is allowed, unless `address` has one of the two forms.
 absl::Status CheckListenAddress(absl::string_view address);
 
+// INVALID_ARGUMENT, saying what to do, where other hosts can connect to `address`: it is host:port,
+// and the host no loopback address.
+absl::Status CheckOnlyThisHost(absl::string_view address);
+
+bool IsUnixAddress(absl::string_view address);
+
 // Makes way for listening at `address`: removes the socket file that a dead server left there.
 // gRPC would remove a live one too. ALREADY_EXISTS where a server answers there, or where the file
 // is no socket. Nothing is done for host:port.

@@ -14,9 +14,12 @@
 #include "server/fetch_answer.h"
 #include "server/unary_method.h"
 #include "server/working_set_call.h"
+#include "server/write_batch.h"
 
 namespace faultline {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 // A fetch stream remembers the volumes that it has used; more than this at once are rare.
 constexpr size_t kMaxRememberedVolumes = 16;
@@ -108,6 +111,10 @@ class FetchOfPages final : public StreamRequest {
       pages_found.NoteZerosBeyond(volume_->ZerosFrom(end, kMaxZerosBeyond));
     }
     const Clock::time_point read = Clock::now();
+    counters_->fetches.Record(read - came_);
+    counters_->store_reads.Record(read - begun);
+    volume_->traffic().pages_fetched.fetch_add(pages_found.page_count().raw(),
+                                               std::memory_order_relaxed);
     pages_found.Finish(request_.request_id(), read - came_, read - begun, answer);
     return absl::OkStatus();
   }
@@ -121,8 +128,6 @@ class FetchOfPages final : public StreamRequest {
   }
 
  private:
-  using Clock = std::chrono::steady_clock;
-
   const Clock::time_point came_ = Clock::now();
   const rpc::FetchRequest request_;
   const std::shared_ptr<Volume> volume_;
@@ -168,10 +173,12 @@ class FetchStream final : public PageStream {
     service_->RequestFetch(context(), rpc(), queue(), queue(), event);
   }
 
-  void OnOpen() override {
+  std::shared_ptr<ClientAccount> OnOpen() override {
     (new FetchStream(service_, environment_))->AwaitCall();
+    caller_ = environment_.access->CallerOf(*context());
     is_open_ = true;
     environment_.counters->fetch_streams.Add(1);
+    return caller_.account;
   }
 
   absl::StatusOr<std::unique_ptr<StreamRequest>> Parse(grpc::ByteBuffer* message) override {
@@ -191,13 +198,23 @@ class FetchStream final : public PageStream {
                                          environment_.counters);
   }
 
-  // A volume is remembered even when it was deleted: it says so itself.
+  // A volume is remembered even when it was deleted: it says so itself. That the caller may read it
+  // is remembered with it, until somebody's role has changed.
   absl::StatusOr<std::shared_ptr<Volume>> FindVolume(uint64_t id) {
+    const AccessControl& access = *environment_.access;
+    // Before the roles are looked at, so that a change meanwhile is noticed by the next request.
+    const uint64_t version = access.catalog().access_version();
+    if (version != access_version_) volumes_.clear();
+    access_version_ = version;
     for (const auto& [known_id, volume] : volumes_) {
       if (known_id == id) return volume;
     }
-    absl::StatusOr<std::shared_ptr<Volume>> volume = environment_.catalog->FindById(id);
-    if (!volume.ok()) return volume;
+    absl::StatusOr<std::shared_ptr<Volume>> volume =
+        access.FindById(caller_, id, VolumeRole::kReader);
+    if (!volume.ok()) {
+      return access.Audit(caller_, {"Fetch", absl::StrCat("id ", id), AuditedCall::Log::kRefusals},
+                          volume.status());
+    }
     if (volumes_.size() == kMaxRememberedVolumes) volumes_.clear();
     volumes_.emplace_back(id, *volume);
     return volume;
@@ -208,46 +225,23 @@ class FetchStream final : public PageStream {
   bool is_open_ = false;
   // Used by Parse() only.
   std::vector<std::pair<uint64_t, std::shared_ptr<Volume>>> volumes_;
+  uint64_t access_version_ = 0;  // of the roles with which they were found
+  Caller caller_;                // constant after OnOpen()
 };
-
-// INVALID_ARGUMENT where a page stands twice among the pages and trims, which must be ascending.
-absl::Status CheckDisjoint(const VolumeWrites& writes) {
-  const auto twice = [](PageIndex page) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("page ", page.raw(), " stands twice in one write"));
-  };
-  PageIndex pages_end;
-  PageIndex trims_end;
-  auto trim = writes.trims.begin();
-  const auto check_trims_before = [&](PageIndex end) {
-    for (; trim != writes.trims.end() && trim->first < end; ++trim) {
-      if (trim->first < trims_end) return twice(trim->first);
-      if (trim->first < pages_end) return twice(trim->first);
-      trims_end = trim->end();
-    }
-    return absl::OkStatus();
-  };
-  for (const VolumeWrites::Page& page : writes.pages) {
-    if (page.page < pages_end) return twice(page.page);
-    if (absl::Status status = check_trims_before(page.page + PageCount(1)); !status.ok()) {
-      return status;
-    }
-    if (page.page < trims_end) return twice(page.page);
-    pages_end = page.page + PageCount(1);
-  }
-  return check_trims_before(PageIndex(kMaxVolumePages));
-}
 
 class WriteOfPages final : public StreamRequest {
  public:
-  WriteOfPages(grpc::ByteBuffer* message, uint64_t pages, const PageService::Environment& service)
-      : StreamRequest(pages, RequestLane::kBulk), service_(service) {
+  // `caller` is borrowed from the stream, which outlives its requests.
+  WriteOfPages(grpc::ByteBuffer* message, uint64_t pages, const PageService::Environment& service,
+               const Caller* caller)
+      : StreamRequest(pages, RequestLane::kBulk), service_(service), caller_(caller) {
     message_.Swap(message);
   }
 
   absl::Status Answer(grpc::ByteBuffer* answer) override {
     if (absl::Status status = ParseOnce(); !status.ok()) return status;
     if (absl::Status status = Apply(); !status.ok()) return Refuse(status, answer);
+    service_.counters->writes.Record(Clock::now() - came_);
     rpc::WriteResponse response;
     response.set_request_id(request_.request_id());
     return SerializeMessage(response, answer);
@@ -270,49 +264,39 @@ class WriteOfPages final : public StreamRequest {
   }
 
   absl::Status Apply() {
-    absl::StatusOr<std::shared_ptr<Volume>> volume =
-        service_.catalog->FindById(request_.volume_id());
-    if (!volume.ok()) return volume.status();
+    const uint64_t id = request_.volume_id();
+    const absl::StatusOr<std::shared_ptr<Volume>> volume =
+        service_.access->FindById(*caller_, id, VolumeRole::kWriter);
+    if (!volume.ok()) {
+      return service_.access->Audit(*caller_,
+                                    {"Write", absl::StrCat("id ", id), AuditedCall::Log::kRefusals},
+                                    volume.status());
+    }
     const absl::StatusOr<PageCount> pages =
         CountPagesOf(request_.batch().runs(), **volume, service_.max_pages_per_request);
     if (!pages.ok()) return pages.status();
     VolumeWrites writes;
-    if (absl::Status status = Collect(&writes); !status.ok()) {
+    if (absl::Status status = CollectWrites(request_.batch(), &writes); !status.ok()) {
       return absl::Status(status.code(), absl::StrCat("volume \"", (*volume)->info().name, "\": ",
                                                       status.message(), "; nothing was written"));
     }
+    // Trims are always taken, as they give back.
+    if (service_.access->has_quota() && !writes.pages.empty()) {
+      const absl::Status status = service_.access->CheckQuota((*volume)->info().access.owner);
+      if (!status.ok()) return status;
+    }
     const VolumeWriter writer{request_.epoch(), request_.generation()};
+    const Clock::time_point begun = Clock::now();
     if (absl::Status status = (*volume)->Write(writer, writes); !status.ok()) return status;
+    service_.counters->store_writes.Record(Clock::now() - begun);
     service_.counters->pages_written.Add(pages->raw());
+    (*volume)->traffic().pages_written.fetch_add(pages->raw(), std::memory_order_relaxed);
     return absl::OkStatus();
   }
 
-  // Verifies every page before the first one is stored.
-  absl::Status Collect(VolumeWrites* writes) const {
-    const absl::Status status = ForEachPage(
-        request_.batch(),
-        [writes](PageIndex page, absl::string_view encoded) {
-          if (absl::Status verified = VerifyPage(page, encoded); !verified.ok()) return verified;
-          if (IsEncodedZeroPage(encoded)) {
-            writes->trims.push_back(PageRange::Single(page));
-          } else {
-            writes->pages.push_back({page, encoded});
-          }
-          return absl::OkStatus();
-        },
-        [writes](PageRange zero) {
-          writes->trims.push_back(zero);
-          return absl::OkStatus();
-        });
-    if (!status.ok()) return status;
-    const auto by_page = [](const auto& a, const auto& b) { return a.page < b.page; };
-    const auto by_first = [](const PageRange& a, const PageRange& b) { return a.first < b.first; };
-    std::sort(writes->pages.begin(), writes->pages.end(), by_page);
-    std::sort(writes->trims.begin(), writes->trims.end(), by_first);
-    return CheckDisjoint(*writes);
-  }
-
+  const Clock::time_point came_ = Clock::now();
   const PageService::Environment& service_;
+  const Caller* const caller_;
   grpc::ByteBuffer message_;
   rpc::WriteRequest request_;
   bool parsed_ = false;
@@ -332,10 +316,12 @@ class WriteStream final : public PageStream {
     service_->RequestWrite(context(), rpc(), queue(), queue(), event);
   }
 
-  void OnOpen() override {
+  std::shared_ptr<ClientAccount> OnOpen() override {
     (new WriteStream(service_, environment_))->AwaitCall();
+    caller_ = environment_.access->CallerOf(*context());
     is_open_ = true;
     environment_.counters->write_streams.Add(1);
+    return caller_.account;
   }
 
   absl::StatusOr<std::unique_ptr<StreamRequest>> Parse(grpc::ByteBuffer* message) override {
@@ -343,24 +329,35 @@ class WriteStream final : public PageStream {
     const uint64_t pages = PageCount::CoveringBytes(message->Length()).raw();
     const uint64_t limit = environment_.streams.window->bulk_limit();
     return std::make_unique<WriteOfPages>(message, std::clamp(pages, uint64_t{1}, limit),
-                                          environment_);
+                                          environment_, &caller_);
   }
 
   PageService* const service_;
   const PageService::Environment& environment_;
   bool is_open_ = false;
+  Caller caller_;  // constant after OnOpen()
 };
 
-absl::Status Open(VolumeCatalog& catalog, const rpc::OpenVolumeRequest& request,
-                  rpc::OpenVolumeResponse* response) {
+absl::Status Open(const AccessControl& access, const Caller& caller,
+                  const rpc::OpenVolumeRequest& request, rpc::OpenVolumeResponse* response) {
   VolumeInfo info;
   if (request.access() == rpc::OpenVolumeRequest::WRITE) {
-    absl::StatusOr<VolumeInfo> taken = catalog.TakeEpoch(request.volume());
+    const absl::StatusOr<std::shared_ptr<Volume>> volume =
+        access.Find(caller, request.volume(), VolumeRole::kWriter);
+    if (!volume.ok()) return volume.status();
+    const VolumeInfo found = (*volume)->info();
+    if (request.from_epoch() != 0 && request.identity() != access.catalog().IdentityOf(found)) {
+      return absl::NotFoundError(
+          absl::StrCat("volume \"", request.volume(), "\" is another one here"));
+    }
+    absl::StatusOr<VolumeInfo> taken = access.catalog().TakeEpoch(
+        request.volume(), found.id, {request.writer(), request.from_epoch()});
     if (!taken.ok()) return taken.status();
     info = *std::move(taken);
     response->set_epoch(info.epoch);
   } else if (request.access() == rpc::OpenVolumeRequest::READ) {
-    absl::StatusOr<std::shared_ptr<Volume>> volume = catalog.Find(request.volume());
+    const absl::StatusOr<std::shared_ptr<Volume>> volume =
+        access.Find(caller, request.volume(), VolumeRole::kReader);
     if (!volume.ok()) return volume.status();
     info = (*volume)->info();
   } else {
@@ -369,6 +366,7 @@ absl::Status Open(VolumeCatalog& catalog, const rpc::OpenVolumeRequest& request,
   }
   response->set_volume_id(info.id);
   response->set_size_bytes(info.size_bytes);
+  response->set_identity(access.catalog().IdentityOf(info));
   return absl::OkStatus();
 }
 
@@ -376,24 +374,36 @@ absl::Status Open(VolumeCatalog& catalog, const rpc::OpenVolumeRequest& request,
 
 void PageService::Serve() {
   const UnaryEnvironment unary{environment_.streams.loop, environment_.control_workers,
-                               environment_.streams.calls};
+                               environment_.streams.calls, environment_.access};
+  const AccessControl& access = *environment_.access;
   ServeUnary<PageService, rpc::OpenVolumeRequest, rpc::OpenVolumeResponse>(
       unary, this, &PageService::RequestOpenVolume,
       // A new epoch is synced to the disk.
-      [this](const rpc::OpenVolumeRequest& request, rpc::OpenVolumeResponse* response) {
+      [this, &access](const Caller& caller, const auto& request,
+                      rpc::OpenVolumeResponse* response) {
         response->set_max_pages_per_request(
             static_cast<uint32_t>(environment_.max_pages_per_request));
-        return Open(*environment_.catalog, request, response);
+        const bool writes = request.access() == rpc::OpenVolumeRequest::WRITE;
+        return access.Audit(caller,
+                            {writes ? "OpenVolume(write)" : "OpenVolume(read)", request.volume(),
+                             writes ? AuditedCall::Log::kAlways : AuditedCall::Log::kRefusals},
+                            Open(access, caller, request, response));
       });
   ServeUnary<PageService, rpc::GetWorkingSetRequest, rpc::GetWorkingSetResponse>(
       unary, this, &PageService::RequestGetWorkingSet,
-      [this](const rpc::GetWorkingSetRequest& request, rpc::GetWorkingSetResponse* response) {
-        return faultline::GetWorkingSet(*environment_.catalog, request, response);
+      [&access](const Caller& caller, const auto& request, rpc::GetWorkingSetResponse* response) {
+        return access.Audit(caller,
+                            {"GetWorkingSet", absl::StrCat("id ", request.volume_id()),
+                             AuditedCall::Log::kRefusals},
+                            faultline::GetWorkingSet(access, caller, request, response));
       });
   ServeUnary<PageService, rpc::MergeWorkingSetRequest, rpc::MergeWorkingSetResponse>(
       unary, this, &PageService::RequestMergeWorkingSet,
-      [this](const rpc::MergeWorkingSetRequest& request, rpc::MergeWorkingSetResponse* response) {
-        return faultline::MergeWorkingSet(*environment_.catalog, request, response);
+      [&access](const Caller& caller, const auto& request, rpc::MergeWorkingSetResponse* response) {
+        return access.Audit(caller,
+                            {"MergeWorkingSet", absl::StrCat("id ", request.volume_id()),
+                             AuditedCall::Log::kRefusals},
+                            faultline::MergeWorkingSet(access, caller, request, response));
       });
   (new FetchStream(this, environment_))->AwaitCall();
   (new WriteStream(this, environment_))->AwaitCall();

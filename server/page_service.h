@@ -8,10 +8,10 @@
 #include <cstdint>
 
 #include "proto/pager.grpc.pb.h"
+#include "server/access_control.h"
 #include "server/counters.h"
 #include "server/page_stream.h"
 #include "server/worker_pool.h"
-#include "storage/volume_catalog.h"
 
 namespace faultline {
 
@@ -27,7 +27,7 @@ class PageService final
                       rpc::PageService::WithRawMethod_Write<rpc::PageService::Service>>>>> {
  public:
   struct Environment {
-    VolumeCatalog* catalog;
+    const AccessControl* access;
     ServerCounters* counters;
     WorkerPool* control_workers;  // for the unary calls
     PageStream::Environment streams;

@@ -9,15 +9,17 @@
 namespace faultline {
 
 void PageStream::OnCall() {
-  OnOpen();
+  account_ = OnOpen();
   const bool added = environment_.calls->Add(this);
+  absl::Status status = added ? account_->OpenStream() : DrainingError();
+  counted_ = status.ok();
   bool finish = false;
   {
     MutexLock lock(mu_);
-    if (added) {
+    if (status.ok()) {
       ReadNext();
     } else {
-      End(DrainingError());
+      End(std::move(status));
       finish = TakeFinish();
     }
   }
@@ -54,7 +56,7 @@ bool PageStream::Admit() {
   const uint64_t pages = next_->pages();
   // A stream with nothing under way may always have one request, however large.
   if (pages_ > 0 && pages_ + pages > environment_.max_pages_per_stream) return false;
-  if (environment_.window->Take(pages, next_->lane(), this)) return true;
+  if (environment_.window->Take(pages, next_->lane(), account_->pages(), this)) return true;
   in_window_ = true;
   return false;
 }
@@ -82,27 +84,32 @@ void PageStream::OnAdmitted() {
     }
   }
   PageWindow* const window = environment_.window;
+  const std::shared_ptr<ClientAccount> account = account_;
   if (begun != nullptr) Dispatch(std::move(begun));
   if (finish) FinishWithStatus();
-  if (unused > 0) window->Give(unused);
+  if (unused > 0) window->Give(unused, account->pages());
 }
 
 void PageStream::Dispatch(std::unique_ptr<StreamRequest> request) {
   const uint64_t pages = request->pages();
   if (request->lane() == RequestLane::kDemand) {
-    grpc::ByteBuffer answer;
-    const absl::Status status = request->Answer(&answer);
-    Deliver(pages, status, &answer);
+    if (loop()->IsCurrent()) {
+      in_turn_ = std::move(request);
+      loop()->TakeTurn(account_->id(), pages, this);
+      return;
+    }
+    AnswerHere(std::move(request));
   } else {
     // Shared with the task, because a task that is not taken is dropped.
     std::shared_ptr<StreamRequest> shared = std::move(request);
-    const bool taken = environment_.workers->Submit([this, shared, pages]() mutable {
-      grpc::ByteBuffer answer;
-      const absl::Status status = shared->Answer(&answer);
-      // Its memory goes before its pages are given back.
-      shared.reset();
-      Deliver(pages, status, &answer);
-    });
+    const bool taken =
+        environment_.workers->Submit(account_->id(), pages, [this, shared, pages]() mutable {
+          grpc::ByteBuffer answer;
+          const absl::Status status = shared->Answer(&answer);
+          // Its memory goes before its pages are given back.
+          shared.reset();
+          Deliver(pages, status, &answer);
+        });
     if (!taken) {
       grpc::ByteBuffer answer;
       const absl::Status status = shared->Refuse(
@@ -110,6 +117,21 @@ void PageStream::Dispatch(std::unique_ptr<StreamRequest> request) {
       Deliver(pages, status, &answer);
     }
   }
+  GoOn();
+}
+
+void PageStream::OnTurn() {
+  AnswerHere(std::move(in_turn_));
+  GoOn();
+}
+
+void PageStream::AnswerHere(std::unique_ptr<StreamRequest> request) {
+  grpc::ByteBuffer answer;
+  const absl::Status status = request->Answer(&answer);
+  Deliver(request->pages(), status, &answer);
+}
+
+void PageStream::GoOn() {
   bool finish = false;
   {
     MutexLock lock(mu_);
@@ -123,6 +145,7 @@ void PageStream::Dispatch(std::unique_ptr<StreamRequest> request) {
 void PageStream::Deliver(uint64_t pages, const absl::Status& status, grpc::ByteBuffer* answer) {
   // Taken before anything else: once the stream has no request left it may end at any moment.
   PageWindow* const window = environment_.window;
+  const std::shared_ptr<ClientAccount> account = account_;
   bool write = false;
   bool finish = false;
   uint64_t unused = 0;
@@ -149,7 +172,7 @@ void PageStream::Deliver(uint64_t pages, const absl::Status& status, grpc::ByteB
   }
   if (write) StartWrite(sending_.message);
   if (finish) FinishWithStatus();
-  if (unused > 0) window->Give(unused);
+  if (unused > 0) window->Give(unused, account->pages());
 }
 
 void PageStream::OnWriteDone(bool ok) {
@@ -176,7 +199,7 @@ void PageStream::OnWriteDone(bool ok) {
     finish = TakeFinish();
   }
   if (write) StartWrite(sending_.message);
-  environment_.window->Give(unused);
+  environment_.window->Give(unused, account_->pages());
   if (begun != nullptr) Dispatch(std::move(begun));
   if (finish) FinishWithStatus();
 }
@@ -189,7 +212,7 @@ void PageStream::OnCancel() {
     unused = Break();
     finish = TakeFinish();
   }
-  if (unused > 0) environment_.window->Give(unused);
+  if (unused > 0) environment_.window->Give(unused, account_->pages());
   if (finish) FinishWithStatus();
 }
 
@@ -241,6 +264,7 @@ void PageStream::FinishWithStatus() {
 }
 
 void PageStream::OnDone() {
+  if (counted_) account_->CloseStream();
   environment_.calls->Remove(this);
   delete this;
 }

@@ -7,8 +7,10 @@
 // A typical flow:
 //   - a message is read and parsed into a StreamRequest
 //   - the request takes its pages from the window; while it waits for them nothing else is read
-//   - a demand request is answered at once on the thread that read it, a bulk one by a worker, and
-//     the next message is read meanwhile, so several bulk requests of a stream overlap
+//   - a demand request is answered on the thread that read it, as soon as it is its client's turn;
+//     a bulk one by a worker, in turn as well
+//   - the next message is read while a worker has a bulk request, so several of those of a stream
+//     overlap
 //   - answers are sent one at a time, as they become ready; then their pages are given back
 #ifndef FAULTLINE_SERVER_PAGE_STREAM_H_
 #define FAULTLINE_SERVER_PAGE_STREAM_H_
@@ -24,6 +26,7 @@
 #include "proto/mutex.h"
 #include "server/byte_stream.h"
 #include "server/call_set.h"
+#include "server/client_account.h"
 #include "server/page_window.h"
 #include "server/worker_pool.h"
 
@@ -51,7 +54,10 @@ class StreamRequest {
 };
 
 // Owns itself, see ByteStream.
-class PageStream : public ByteStream, private CallSet::Call, private PageWindow::Waiter {
+class PageStream : public ByteStream,
+                   private CallSet::Call,
+                   private CallLoop::Turn,
+                   private PageWindow::Waiter {
  public:
   // All borrowed; they outlive every stream.
   struct Environment {
@@ -68,8 +74,8 @@ class PageStream : public ByteStream, private CallSet::Call, private PageWindow:
       : ByteStream(environment.loop), environment_(environment) {}
 
  protected:
-  // A client has called; another stream may be made to wait for the next one.
-  virtual void OnOpen() = 0;
+  // A client has called; another stream may be made to wait for the next one. Returns whose it is.
+  virtual std::shared_ptr<ClientAccount> OnOpen() = 0;
   // Makes a request of what was read. An error ends the stream. Called by one thread at a time.
   virtual absl::StatusOr<std::unique_ptr<StreamRequest>> Parse(grpc::ByteBuffer* message) = 0;
 
@@ -87,6 +93,8 @@ class PageStream : public ByteStream, private CallSet::Call, private PageWindow:
   void OnDone() override;
   // CallSet::Call.
   void Drain() override;
+  // CallLoop::Turn.
+  void OnTurn() override;
   // PageWindow::Waiter.
   void OnAdmitted() override;
 
@@ -95,6 +103,8 @@ class PageStream : public ByteStream, private CallSet::Call, private PageWindow:
   std::unique_ptr<StreamRequest> Begin() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Has `request` answered, here or by a worker, and reads on. REQUIRES: Begin() returned it.
   void Dispatch(std::unique_ptr<StreamRequest> request);
+  void AnswerHere(std::unique_ptr<StreamRequest> request);
+  void GoOn();
   // Takes the answer of a request. `this` may be gone afterwards, unless something else holds it.
   void Deliver(uint64_t pages, const absl::Status& status, grpc::ByteBuffer* answer);
   void ReadNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -108,6 +118,12 @@ class PageStream : public ByteStream, private CallSet::Call, private PageWindow:
   void FinishWithStatus();
 
   const Environment environment_;
+  // Constant after OnCall().
+  std::shared_ptr<ClientAccount> account_;
+  bool counted_ = false;  // among the streams of the account
+
+  // The demand request that waits for its turn. Of the loop's thread.
+  std::unique_ptr<StreamRequest> in_turn_;
 
   // Belong to the one read and the one write that may be under way.
   grpc::ByteBuffer incoming_;
@@ -119,7 +135,7 @@ class PageStream : public ByteStream, private CallSet::Call, private PageWindow:
   // just being looked at.
   std::unique_ptr<StreamRequest> next_ ABSL_GUARDED_BY(mu_);
   bool in_window_ ABSL_GUARDED_BY(mu_) = false;
-  // Between Begin() and the end of Dispatch(): somebody still uses the stream.
+  // From Begin() until it is read on: somebody still uses the stream.
   bool dispatching_ ABSL_GUARDED_BY(mu_) = false;
   uint64_t requests_ ABSL_GUARDED_BY(mu_) = 0;  // begun, answers not sent
   uint64_t pages_ ABSL_GUARDED_BY(mu_) = 0;     // of those

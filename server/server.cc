@@ -4,22 +4,29 @@
 #include <absl/strings/str_cat.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_credentials_options.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "proto/page_codec.h"
+#include "server/access_control.h"
 #include "server/admin_service.h"
 #include "server/call_loop.h"
 #include "server/call_set.h"
 #include "server/counters.h"
+#include "server/handshake_log.h"
 #include "server/health_service.h"
 #include "server/listener.h"
 #include "server/page_service.h"
 #include "server/page_window.h"
+#include "server/server_metrics.h"
+#include "server/server_page.h"
 #include "server/worker_pool.h"
 
 namespace faultline {
@@ -27,6 +34,7 @@ namespace {
 
 // Calls of the control plane that may wait for a thread.
 constexpr size_t kMaxQueuedControlCalls = 1024;
+constexpr size_t kMaxQueuedControlCallsOfClient = kMaxQueuedControlCalls / 4;
 // A quarter of the window for one stream: so that three clients that do not read their answers
 // leave room for others.
 constexpr uint64_t kStreamsShare = 4;
@@ -49,6 +57,17 @@ absl::Status CheckOptions(const ServerOptions& options) {
   }
   for (const std::string& address : options.listen) {
     if (absl::Status status = CheckListenAddress(address); !status.ok()) return status;
+    if (options.tls.any() || options.allow_plaintext) continue;
+    if (absl::Status status = CheckOnlyThisHost(address); !status.ok()) return status;
+  }
+  if (absl::Status status = CheckTlsFiles(options.tls); !status.ok()) return status;
+  if (!options.admins.empty() && !options.tls.any()) {
+    return absl::InvalidArgumentError(
+        "--admin names clients by their certificates, which needs --tls-cert, --tls-key and "
+        "--tls-client-ca; without them every client may do everything");
+  }
+  for (const std::string& admin : options.admins) {
+    if (absl::Status status = CheckIdentity(admin); !status.ok()) return status;
   }
   const uint64_t pages = options.max_pages_per_request;
   if (pages == 0 || pages > kMaxVolumePages / kPageSize) {
@@ -76,21 +95,41 @@ absl::Status CheckOptions(const ServerOptions& options) {
   return absl::OkStatus();
 }
 
+// Those of mutual TLS, which read the files again when they change.
+std::shared_ptr<grpc::ServerCredentials> TlsCredentialsOf(const TlsFiles& files) {
+  grpc::experimental::TlsServerCredentialsOptions options(
+      std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
+          files.key, files.certificate, files.ca, files.reload_seconds));
+  options.watch_root_certs();
+  options.watch_identity_key_cert_pairs();
+  options.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  return grpc::experimental::TlsServerCredentials(options);
+}
+
 class GrpcServer final : public Server {
  public:
   GrpcServer(const ServerOptions& options, std::unique_ptr<VolumeCatalog> catalog)
       : options_(options),
         catalog_(std::move(catalog)),
+        access_(catalog_.get(), &counters_,
+                {.enforced = options.tls.any(),
+                 .admins = {options.admins.begin(), options.admins.end()},
+                 .limits = options.client}),
         window_(options.max_pages_in_flight),
         // Every task holds at least one page of the window, so this is never reached.
-        data_workers_("page-worker", options.data_threads, options.max_pages_in_flight),
-        control_workers_("control-worker", options.control_threads, kMaxQueuedControlCalls),
-        page_service_({catalog_.get(), &counters_, &control_workers_,
+        data_workers_("page-worker", {.threads = options.data_threads,
+                                      .max_queued = options.max_pages_in_flight,
+                                      .max_queued_of_client = options.max_pages_in_flight}),
+        control_workers_("control-worker",
+                         {.threads = options.control_threads,
+                          .max_queued = kMaxQueuedControlCalls,
+                          .max_queued_of_client = kMaxQueuedControlCallsOfClient}),
+        page_service_({&access_, &counters_, &control_workers_,
                        PageStream::Environment{&loop_, &window_, &data_workers_, &calls_,
                                                options.max_pages_in_flight / kStreamsShare},
                        options.max_pages_per_request}),
-        admin_service_({catalog_.get(), &counters_, &window_, &control_workers_, &calls_,
-                        options.store, absl::Now()}) {}
+        admin_service_({&access_, &counters_, &window_, &control_workers_, &calls_, options.store,
+                        absl::Now()}) {}
 
   ~GrpcServer() override { Shutdown(absl::ZeroDuration()).IgnoreError(); }
 
@@ -101,9 +140,17 @@ class GrpcServer final : public Server {
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     SetChannelArguments(&builder);
+    const std::shared_ptr<grpc::ServerCredentials> plaintext = grpc::InsecureServerCredentials();
+    std::shared_ptr<grpc::ServerCredentials> for_tcp = plaintext;
+    if (options_.tls.any()) {
+      for_tcp = TlsCredentialsOf(options_.tls);
+      tls_files_.emplace(options_.tls);
+      handshakes_.emplace([this](absl::string_view why) { access_.AuditFailedHandshake(why); });
+    }
     std::vector<int> ports(options_.listen.size(), 0);
     for (size_t i = 0; i < ports.size(); ++i) {
-      builder.AddListeningPort(options_.listen[i], grpc::InsecureServerCredentials(), &ports[i]);
+      const std::string& address = options_.listen[i];
+      builder.AddListeningPort(address, IsUnixAddress(address) ? plaintext : for_tcp, &ports[i]);
     }
     builder.RegisterService(&page_service_);
     builder.RegisterService(&admin_service_);
@@ -125,10 +172,11 @@ class GrpcServer final : public Server {
     admin_service_.Serve(&loop_);
     health_service_.Serve(&loop_);
     loop_.Start();
-    return absl::OkStatus();
+    return ServePage();
   }
 
   const std::vector<std::string>& addresses() const override { return addresses_; }
+  const HttpServer* page() const override { return page_.get(); }
 
   absl::Status Shutdown(absl::Duration timeout) override {
     if (server_ == nullptr || shut_down_.exchange(true)) return absl::OkStatus();
@@ -145,6 +193,18 @@ class GrpcServer final : public Server {
   }
 
  private:
+  absl::Status ServePage() {
+    if (options_.metrics.address.empty()) return absl::OkStatus();
+    metrics_ = std::make_unique<ServerMetrics>(catalog_.get(), &counters_, &window_,
+                                               tls_files_ ? &*tls_files_ : nullptr,
+                                               options_.metrics.series_limit);
+    absl::StatusOr<std::unique_ptr<HttpServer>> server = HttpServer::Start(
+        options_.metrics, ServerPageRoutes({catalog_.get(), &counters_, &window_, metrics_.get(),
+                                            options_.store, addresses_}));
+    if (server.ok()) page_ = *std::move(server);
+    return server.status();
+  }
+
   void SetChannelArguments(grpc::ServerBuilder* builder) const {
     builder->SetMaxReceiveMessageSize(static_cast<int>(options_.max_message_bytes));
     builder->SetMaxSendMessageSize(static_cast<int>(options_.max_message_bytes));
@@ -164,6 +224,9 @@ class GrpcServer final : public Server {
   std::atomic<bool> shut_down_{false};
 
   ServerCounters counters_;
+  const AccessControl access_;
+  std::optional<HandshakeListener> handshakes_;  // with TLS
+  std::optional<TlsFilesWatch> tls_files_;       // as well
   CallLoop loop_;
   CallSet calls_;
   PageWindow window_;
@@ -174,6 +237,8 @@ class GrpcServer final : public Server {
   HealthService health_service_;
   // Last: it must be gone before what its calls use.
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<ServerMetrics> metrics_;
+  std::unique_ptr<HttpServer> page_;  // null: none is served, nor metrics
 };
 
 }  // namespace

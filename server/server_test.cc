@@ -174,7 +174,9 @@ TEST(ServerListen, AddressesThatCannotWorkAreExplained) {
       {"host.invalid:1", absl::StatusCode::kInvalidArgument, "host \"host.invalid\""},
   };
   for (const auto& c : cases) {
-    const absl::Status status = StartAt({c.address}).status();
+    ServerOptions options;
+    options.allow_plaintext = true;
+    const absl::Status status = StartAt({c.address}, options).status();
     EXPECT_STATUS(status, c.code, c.text);
     EXPECT_STATUS(status, c.code, c.address);
   }

@@ -104,7 +104,8 @@ rpc::WriteRequest WriteOf(uint64_t request_id, const rpc::OpenVolumeResponse& vo
   return request;
 }
 
-TestClient::TestClient(const std::string& address) {
+TestClient::TestClient(const std::string& address,
+                       std::shared_ptr<grpc::ChannelCredentials> credentials) {
   // Held to the end of the process, as in main.cc: otherwise each test may end with a wait of 10 s.
   static const bool initialised = (grpc_init(), true);
   static_cast<void>(initialised);
@@ -114,7 +115,8 @@ TestClient::TestClient(const std::string& address) {
   // A connection of its own for each client.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 100);
-  channel_ = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  if (credentials == nullptr) credentials = grpc::InsecureChannelCredentials();
+  channel_ = grpc::CreateCustomChannel(address, credentials, arguments);
   pages_ = rpc::PageService::NewStub(channel_);
   admin_ = rpc::AdminService::NewStub(channel_);
 }

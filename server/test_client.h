@@ -106,7 +106,9 @@ rpc::WriteRequest WriteOf(uint64_t request_id, const rpc::OpenVolumeResponse& vo
 // A client of the server at one address. Thread-safe, but for the streams.
 class TestClient {
  public:
-  explicit TestClient(const std::string& address);
+  // Plaintext, unless there are `credentials`.
+  explicit TestClient(const std::string& address,
+                      std::shared_ptr<grpc::ChannelCredentials> credentials = nullptr);
 
   rpc::PageService::Stub& pages() { return *pages_; }
   rpc::AdminService::Stub& admin() { return *admin_; }

@@ -10,6 +10,7 @@
 #include <memory>
 #include <utility>
 
+#include "server/access_control.h"
 #include "server/call_loop.h"
 #include "server/call_set.h"
 #include "server/rpc_status.h"
@@ -23,6 +24,7 @@ struct UnaryEnvironment {
   CallLoop* loop;
   WorkerPool* workers;
   CallSet* calls;
+  const AccessControl* access;
 };
 
 // One call of a unary method: waits for a client to call, then has a worker answer it. While it is
@@ -36,7 +38,7 @@ class UnaryMethodCall final : private CallLoop::Event, private CallSet::Call {
     std::function<void(grpc::ServerContext*, Request*, Responder*,
                        grpc::ServerCompletionQueue* queue, void* tag)>
         ask;
-    std::function<absl::Status(const Request&, Response*)> work;
+    std::function<absl::Status(const Caller&, const Request&, Response*)> work;
   };
 
   static void Await(std::shared_ptr<const Method> method) {
@@ -57,16 +59,18 @@ class UnaryMethodCall final : private CallLoop::Event, private CallSet::Call {
     }
     has_come_ = true;
     Await(method_);
+    caller_ = method_->environment.access->CallerOf(context_);
     if (!method_->environment.calls->Add(this)) {
       Refuse(DrainingError());
-    } else if (!method_->environment.workers->Submit([this] { Answer(); })) {
+    } else if (!method_->environment.workers->Submit(caller_.account->id(), /*cost=*/1,
+                                                     [this] { Answer(); })) {
       Refuse(TooManyCallsError());
     }
   }
 
   void Answer() {
     Response response;
-    if (absl::Status status = method_->work(request_, &response); !status.ok()) {
+    if (absl::Status status = method_->work(caller_, request_, &response); !status.ok()) {
       Refuse(status);
     } else {
       responder_.Finish(response, grpc::Status::OK, static_cast<CallLoop::Event*>(this));
@@ -80,6 +84,7 @@ class UnaryMethodCall final : private CallLoop::Event, private CallSet::Call {
   const CallLoop::User loop_;  // first, so that it goes last
   const std::shared_ptr<const Method> method_;
   grpc::ServerContext context_;
+  Caller caller_;
   Request request_;
   Responder responder_{&context_};
   bool has_come_ = false;
@@ -92,7 +97,7 @@ void ServeUnary(const UnaryEnvironment& environment, Service* service,
                 void (Service::*ask)(grpc::ServerContext*, Request*,
                                      grpc::ServerAsyncResponseWriter<Response>*,
                                      grpc::CompletionQueue*, grpc::ServerCompletionQueue*, void*),
-                std::function<absl::Status(const Request&, Response*)> work) {
+                std::function<absl::Status(const Caller&, const Request&, Response*)> work) {
   using Call = UnaryMethodCall<Request, Response>;
   Call::Await(std::make_shared<const typename Call::Method>(
       typename Call::Method{environment,

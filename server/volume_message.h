@@ -9,6 +9,7 @@
 #include <absl/time/time.h>
 
 #include "proto/admin.pb.h"
+#include "server/access_control.h"
 #include "storage/volume_catalog.h"
 
 namespace faultline {
@@ -18,10 +19,13 @@ void SetTimestamp(absl::Time time, google::protobuf::Timestamp* timestamp);
 // INVALID_ARGUMENT for a value that this program does not know.
 absl::StatusOr<Durability> ToDurability(rpc::Durability durability);
 
-// Fills `*message`, also with the size of the volume's layers, which `catalog` looks up. Passes on
-// the error where `info` is one.
-absl::Status FillVolume(const VolumeCatalog& catalog, const absl::StatusOr<VolumeInfo>& info,
-                        rpc::Volume* message);
+// Likewise.
+absl::StatusOr<VolumeRole> ToVolumeRole(rpc::VolumeRole role);
+
+// Fills `*message` with what `caller` may know, also with the size of the volume's layers, which
+// the catalog looks up. Passes on the error where `info` is one.
+absl::Status FillVolume(const AccessControl& access, const Caller& caller,
+                        const absl::StatusOr<VolumeInfo>& info, rpc::Volume* message);
 
 }  // namespace faultline
 

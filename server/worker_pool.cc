@@ -9,10 +9,10 @@
 
 namespace faultline {
 
-WorkerPool::WorkerPool(absl::string_view name, size_t threads, size_t max_queued)
-    : name_(name), max_queued_(max_queued) {
-  threads_.reserve(threads);
-  for (size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { Run(); });
+WorkerPool::WorkerPool(absl::string_view name, const Options& options)
+    : name_(name), options_(options) {
+  threads_.reserve(options.threads);
+  for (size_t i = 0; i < options.threads; ++i) threads_.emplace_back([this] { Run(); });
 }
 
 WorkerPool::~WorkerPool() {
@@ -24,11 +24,14 @@ WorkerPool::~WorkerPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-bool WorkerPool::Submit(Task task) {
+bool WorkerPool::Submit(ClientId client, uint64_t cost, Task task) {
   {
     MutexLock lock(mu_);
-    if (queue_.size() >= max_queued_) return false;
-    queue_.push_back(std::move(task));
+    if (queue_.size() >= options_.max_queued ||
+        queue_.size_of(client) >= options_.max_queued_of_client) {
+      return false;
+    }
+    queue_.Push(client, cost, std::move(task));
   }
   changed_.Signal();
   return true;
@@ -43,8 +46,7 @@ void WorkerPool::Run() {
       MutexLock lock(mu_);
       while (queue_.empty() && !stopping_) changed_.Wait(mu_);
       if (queue_.empty()) return;
-      task = std::move(queue_.front());
-      queue_.pop_front();
+      task = queue_.Pop();
     }
     task();
   }

@@ -6,41 +6,49 @@
 #include <absl/strings/string_view.h>
 
 #include <cstddef>
-#include <deque>
+#include <cstdint>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "proto/mutex.h"
+#include "server/fair_queue.h"
 
 namespace faultline {
 
-// A few threads for work that may block (fsync, large reads), so that no thread of gRPC does.
-// Thread-safe.
+// A few threads for work that may block (fsync, large reads), so that no thread of gRPC does. Of
+// clients with tasks that wait, each gets its share of the threads. Thread-safe.
 class WorkerPool {
  public:
   using Task = absl::AnyInvocable<void()>;
 
-  // `name`, of at most 15 characters, is that of the threads. REQUIRES: threads > 0.
-  WorkerPool(absl::string_view name, size_t threads, size_t max_queued);
+  struct Options {
+    size_t threads;  // at least 1
+    size_t max_queued;
+    size_t max_queued_of_client;
+  };
+
+  // `name`, of at most 15 characters, is that of the threads.
+  WorkerPool(absl::string_view name, const Options& options);
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
   // Runs what is queued, then ends the threads. Nothing may be submitted any more, except by tasks.
   ~WorkerPool();
 
-  // Queues `task`; tasks start in the order of submission. Never blocks. False, with `task` dropped
-  // unrun, where max_queued tasks wait already.
-  [[nodiscard]] bool Submit(Task task);
+  // Queues `task`, of `cost` in units that are the same for all; those of a client start in the
+  // order of submission. Never blocks. False, with `task` dropped unrun, where as many tasks wait
+  // already as may.
+  [[nodiscard]] bool Submit(ClientId client, uint64_t cost, Task task);
 
  private:
   void Run();
 
   const std::string name_;
-  const size_t max_queued_;
+  const Options options_;
 
   Mutex mu_;
   CondVar changed_;
-  std::deque<Task> queue_ ABSL_GUARDED_BY(mu_);
+  FairQueue<Task> queue_ ABSL_GUARDED_BY(mu_);
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
 
   // Last, so that the threads find everything above in place. Changed in the constructor and the

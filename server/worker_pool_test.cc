@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <latch>
 #include <memory>
@@ -18,9 +19,10 @@ TEST(WorkerPool, TasksRunAtTheSameTimeOnEveryThread) {
   // Passed only when four tasks are running. Outlives the threads, which may look at it until they
   // end.
   std::latch all_running(4);
-  WorkerPool pool("test", 4, 100);
+  WorkerPool pool("test", {.threads = 4, .max_queued = 100, .max_queued_of_client = 100});
   for (int i = 0; i < 4; ++i) {
-    EXPECT_TRUE(pool.Submit([&all_running] { all_running.arrive_and_wait(); }));
+    EXPECT_TRUE(
+        pool.Submit(/*client=*/1, /*cost=*/1, [&all_running] { all_running.arrive_and_wait(); }));
   }
   all_running.wait();
 }
@@ -28,28 +30,48 @@ TEST(WorkerPool, TasksRunAtTheSameTimeOnEveryThread) {
 TEST(WorkerPool, OneThreadKeepsTheOrder) {
   std::vector<int> order;
   {
-    WorkerPool pool("test", 1, 100);
+    WorkerPool pool("test", {.threads = 1, .max_queued = 100, .max_queued_of_client = 100});
     for (int i = 0; i < 100; ++i) {
-      ASSERT_TRUE(pool.Submit([&order, i] { order.push_back(i); }));
+      ASSERT_TRUE(pool.Submit(/*client=*/1, /*cost=*/1, [&order, i] { order.push_back(i); }));
     }
   }
   ASSERT_EQ(order.size(), 100u);
   for (int i = 0; i < 100; ++i) EXPECT_EQ(order[static_cast<size_t>(i)], i);
 }
 
+TEST(WorkerPool, AClientWithManyTasksDoesNotKeepAnotherWaiting) {
+  std::vector<int> order;
+  std::latch release(1);
+  {
+    WorkerPool pool("test", {.threads = 1, .max_queued = 100, .max_queued_of_client = 50});
+    ASSERT_TRUE(pool.Submit(/*client=*/3, /*cost=*/1, [&release] { release.wait(); }));
+    for (int i = 0; i < 50; ++i) {
+      ASSERT_TRUE(pool.Submit(/*client=*/1, /*cost=*/1, [&order] { order.push_back(1); }));
+    }
+    EXPECT_FALSE(pool.Submit(/*client=*/1, /*cost=*/1, [] { ADD_FAILURE(); }));
+    for (int i = 0; i < 3; ++i) {
+      ASSERT_TRUE(pool.Submit(/*client=*/2, /*cost=*/1, [&order] { order.push_back(2); }));
+    }
+    release.count_down();
+  }
+  ASSERT_EQ(order.size(), 53u);
+  EXPECT_EQ(std::count(order.begin(), order.begin() + 6, 2), 3);
+}
+
 TEST(WorkerPool, RefusesWhatItCannotQueueAndDropsIt) {
   std::latch started(1);
   std::latch release(1);
-  WorkerPool pool("test", 1, 2);
-  ASSERT_TRUE(pool.Submit([&] {
+  WorkerPool pool("test", {.threads = 1, .max_queued = 2, .max_queued_of_client = 2});
+  ASSERT_TRUE(pool.Submit(/*client=*/1, /*cost=*/1, [&] {
     started.count_down();
     release.wait();
   }));
   started.wait();
-  EXPECT_TRUE(pool.Submit([] {}));
-  EXPECT_TRUE(pool.Submit([] {}));
+  EXPECT_TRUE(pool.Submit(/*client=*/1, /*cost=*/1, [] {}));
+  EXPECT_TRUE(pool.Submit(/*client=*/1, /*cost=*/1, [] {}));
   auto owned = std::make_shared<int>(1);
-  EXPECT_FALSE(pool.Submit([owned] { ADD_FAILURE() << "a refused task ran"; }));
+  EXPECT_FALSE(
+      pool.Submit(/*client=*/1, /*cost=*/1, [owned] { ADD_FAILURE() << "a refused task ran"; }));
   EXPECT_EQ(owned.use_count(), 1);
   release.count_down();
 }
@@ -57,11 +79,11 @@ TEST(WorkerPool, RefusesWhatItCannotQueueAndDropsIt) {
 TEST(WorkerPool, DestructionRunsWhatIsQueuedAlsoWhatTasksQueue) {
   std::atomic<int> ran{0};
   {
-    WorkerPool pool("test", 2, 1000);
+    WorkerPool pool("test", {.threads = 2, .max_queued = 1000, .max_queued_of_client = 1000});
     for (int i = 0; i < 100; ++i) {
-      ASSERT_TRUE(pool.Submit([&] {
+      ASSERT_TRUE(pool.Submit(/*client=*/1, /*cost=*/1, [&] {
         ++ran;
-        EXPECT_TRUE(pool.Submit([&ran] { ++ran; }));
+        EXPECT_TRUE(pool.Submit(/*client=*/1, /*cost=*/1, [&ran] { ++ran; }));
       }));
     }
   }

@@ -7,14 +7,16 @@
 #include <absl/status/status.h>
 
 #include "proto/pager.pb.h"
-#include "storage/volume_catalog.h"
+#include "server/access_control.h"
 
 namespace faultline {
 
 // Thread-safe. Both read or write the store, so they are for the control workers.
-absl::Status GetWorkingSet(const VolumeCatalog& catalog, const rpc::GetWorkingSetRequest& request,
+absl::Status GetWorkingSet(const AccessControl& access, const Caller& caller,
+                           const rpc::GetWorkingSetRequest& request,
                            rpc::GetWorkingSetResponse* response);
-absl::Status MergeWorkingSet(VolumeCatalog& catalog, const rpc::MergeWorkingSetRequest& request,
+absl::Status MergeWorkingSet(const AccessControl& access, const Caller& caller,
+                             const rpc::MergeWorkingSetRequest& request,
                              rpc::MergeWorkingSetResponse* response);
 
 }  // namespace faultline

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "proto/page_set.h"
+#include "proto/working_set.h"
 #include "server/test_server.h"
 #include "storage/file_page_store.h"
 
@@ -62,6 +62,31 @@ TEST_F(WorkingSetCallTest, OverlappingSetsBecomeOne) {
   EXPECT_EQ(*Merge(id, {5, 10, 84, 1}), 18u);
   EXPECT_EQ(*Get(id), (Numbers{0, 17, 82, 1}));
   EXPECT_EQ(*Merge(id, {}), 18u);
+}
+
+TEST_F(WorkingSetCallTest, TheOrderOfTheFirstPagesGoesBothWays) {
+  StartServer();
+  rpc::MergeWorkingSetRequest request;
+  request.set_volume_id(Create("v", 100));
+  const Numbers runs = {10, 30};
+  request.mutable_pages()->mutable_runs()->Add(runs.begin(), runs.end());
+  for (const int64_t step : {20, -5, 1}) request.mutable_pages()->add_first(step);
+  rpc::MergeWorkingSetResponse merged;
+  const auto merge = [&] {
+    return ToStatus(client_->pages().MergeWorkingSet(NewContext().get(), request, &merged));
+  };
+  ASSERT_EQ(merge(), absl::OkStatus());
+  rpc::GetWorkingSetRequest get;
+  get.set_volume_id(request.volume_id());
+  rpc::GetWorkingSetResponse got;
+  ASSERT_TRUE(client_->pages().GetWorkingSet(NewContext().get(), get, &got).ok());
+  EXPECT_EQ(got.pages().DebugString(), request.pages().DebugString());
+  request.mutable_pages()->add_first(-11);  // page 5, which is not one of them
+  EXPECT_STATUS(merge(), absl::StatusCode::kInvalidArgument,
+                "working set of volume \"v\": the order of a working set names page 5");
+  request.mutable_pages()->mutable_first()->Clear();
+  for (size_t i = 0; i <= WorkingSet::kMaxFirst; ++i) request.mutable_pages()->add_first(1);
+  EXPECT_STATUS(merge(), absl::StatusCode::kResourceExhausted, "8193 pages");
 }
 
 TEST_F(WorkingSetCallTest, IsPassedOnToSnapshotAndCloneAndGoneWithDeleteAndImport) {
