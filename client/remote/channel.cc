@@ -2,39 +2,57 @@
 #include "client/remote/channel.h"
 
 #include <absl/strings/match.h>
-#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
-#include <absl/strings/strip.h>
 #include <grpc/grpc.h>
 #include <grpc/impl/codegen/grpc_types.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_certificate_verifier.h>
+#include <grpcpp/security/tls_credentials_options.h>
 #include <grpcpp/support/channel_arguments.h>
 
 #include <string>
 
 namespace faultline {
 
-absl::Status CheckServerAddress(absl::string_view address) {
-  absl::string_view path = address;
-  if (absl::ConsumePrefix(&path, "unix:")) {
-    if (!path.empty()) return absl::OkStatus();
-  } else if (const size_t colon = address.rfind(':');
-             colon != absl::string_view::npos && colon > 0) {
-    int port = 0;
-    const absl::string_view host = address.substr(0, colon);
-    const bool one_host =
-        !absl::StrContains(host, ':') || (absl::StartsWith(host, "[") && absl::EndsWith(host, "]"));
-    if (one_host && absl::SimpleAtoi(address.substr(colon + 1), &port) && port > 0 &&
-        port < 65536) {
-      return absl::OkStatus();
-    }
+namespace {
+
+// The provider, and with it a thread that looks at the files, is shared by all channels.
+std::shared_ptr<grpc::ChannelCredentials> MakeCredentials(absl::string_view address,
+                                                          const TlsFiles& files) {
+  if (!files.any() || absl::StartsWith(address, "unix:")) {
+    return grpc::InsecureChannelCredentials();
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "\"", address, "\" is no server address; write host:port (127.0.0.1:7400) or unix:path"));
+  grpc::experimental::TlsChannelCredentialsOptions options;
+  options.set_certificate_provider(
+      std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
+          files.key, files.certificate, files.ca, files.reload_seconds));
+  options.watch_root_certs();
+  options.watch_identity_key_cert_pairs();
+  options.set_certificate_verifier(
+      std::make_shared<grpc::experimental::HostNameCertificateVerifier>());
+  return grpc::experimental::TlsCredentials(options);
 }
 
-std::shared_ptr<grpc::Channel> NewChannel(absl::string_view address) {
+}  // namespace
+
+std::vector<std::string> FlagsOf(const ServerTls& tls) {
+  if (!tls.files.any()) return {};
+  std::vector<std::string> flags = {absl::StrCat("--tls-ca=", tls.files.ca),
+                                    absl::StrCat("--tls-cert=", tls.files.certificate),
+                                    absl::StrCat("--tls-key=", tls.files.key)};
+  if (!tls.server_name.empty())
+    flags.push_back(absl::StrCat("--tls-server-name=", tls.server_name));
+  return flags;
+}
+
+ChannelMaker::ChannelMaker(absl::string_view address, const ServerTls& tls)
+    : address_(address),
+      server_name_(tls.server_name),
+      credentials_(MakeCredentials(address, tls.files)) {}
+
+std::shared_ptr<grpc::Channel> ChannelMaker::New(ChannelUse use) const {
   // Held for the life of the process: when gRPC's last object goes, 1.51 joins its backup poller,
   // which may sit in epoll_wait for ten seconds.
   [[maybe_unused]] static const bool initialised = (grpc_init(), true);
@@ -45,9 +63,10 @@ std::shared_ptr<grpc::Channel> NewChannel(absl::string_view address) {
   arguments.SetMaxSendMessageSize(-1);
   // What is to be tried again is the callers' business.
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
-  // A server that has gone without a word is noticed within 20 s.
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  // A server that has gone without a word is noticed within the sum of both.
+  const KeepaliveTimes& keepalive = use == ChannelUse::kOnly ? kKeepalive : kKeepaliveOfSeveral;
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, static_cast<int>(keepalive.time.count()));
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, static_cast<int>(keepalive.timeout.count()));
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   // One that comes back is found within about a second.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
@@ -57,8 +76,13 @@ std::shared_ptr<grpc::Channel> NewChannel(absl::string_view address) {
   // What may be on its way in one stream: enough for 1 GiB/s over a round trip of 15 ms. The
   // default of 64 KiB is too little for any.
   arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 16 << 20);
-  return grpc::CreateCustomChannel(std::string(address), grpc::InsecureChannelCredentials(),
-                                   arguments);
+  if (use == ChannelUse::kWatched) {
+    // Only this policy looks at the health that the server tells of; it has one address here.
+    arguments.SetServiceConfigJSON(
+        R"({"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}})");
+  }
+  if (!server_name_.empty()) arguments.SetSslTargetNameOverride(server_name_);
+  return grpc::CreateCustomChannel(address_, credentials_, arguments);
 }
 
 }  // namespace faultline

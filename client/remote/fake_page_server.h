@@ -25,6 +25,44 @@
 
 namespace faultline {
 
+// What several fake servers share: the volume's writer, and what was written. Thread-safe.
+class FakeVolume {
+ public:
+  explicit FakeVolume(uint64_t identity = 1) : identity_(identity) {}
+
+  uint64_t identity() const { return identity_; }
+
+  // As VolumeCatalog::TakeEpoch(); 0: refused.
+  uint64_t Open(const rpc::OpenVolumeRequest& request) {
+    MutexLock lock(mu_);
+    if (request.from_epoch() != 0) {
+      const bool was_given = epoch_ == request.from_epoch() + 1;
+      if (writer_ != request.writer() || (epoch_ != request.from_epoch() && !was_given)) return 0;
+      if (was_given) return epoch_;
+    }
+    writer_ = request.writer();
+    return ++epoch_;
+  }
+  // Whether the write's epoch is that of the writer.
+  bool Apply(const rpc::WriteRequest& request) {
+    MutexLock lock(mu_);
+    if (request.epoch() != epoch_) return false;
+    applied_.push_back(request);
+    return true;
+  }
+  std::vector<rpc::WriteRequest> applied() {
+    MutexLock lock(mu_);
+    return applied_;
+  }
+
+ private:
+  const uint64_t identity_;
+  Mutex mu_;
+  uint64_t epoch_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t writer_ ABSL_GUARDED_BY(mu_) = 0;
+  std::vector<rpc::WriteRequest> applied_ ABSL_GUARDED_BY(mu_);
+};
+
 // Has one volume, "disk", of id 7. Thread-safe.
 class FakePageServer final : public rpc::PageService::Service {
  public:
@@ -44,7 +82,11 @@ class FakePageServer final : public rpc::PageService::Service {
     return bytes;
   }
 
-  explicit FakePageServer(std::string address) : address_(std::move(address)) { Start(); }
+  explicit FakePageServer(std::string address,
+                          std::shared_ptr<FakeVolume> volume = std::make_shared<FakeVolume>())
+      : address_(std::move(address)), volume_(std::move(volume)) {
+    Start();
+  }
   ~FakePageServer() override { Stop(); }
 
   void Start() {
@@ -122,11 +164,14 @@ class FakePageServer final : public rpc::PageService::Service {
     response->set_volume_id(kVolumeId);
     response->set_size_bytes(kPages * kPageSize - 100);
     response->set_max_pages_per_request(kMaxPagesPerRequest);
-    if (request->access() == rpc::OpenVolumeRequest::WRITE) {
-      MutexLock lock(mu_);
-      response->set_epoch(++epoch_);
+    response->set_identity(volume_->identity());
+    if (request->access() != rpc::OpenVolumeRequest::WRITE) return grpc::Status::OK;
+    if (request->from_epoch() != 0 && request->identity() != volume_->identity()) {
+      return {grpc::StatusCode::NOT_FOUND, "the volume is another one here"};
     }
-    return grpc::Status::OK;
+    response->set_epoch(volume_->Open(*request));
+    if (response->epoch() != 0) return grpc::Status::OK;
+    return {grpc::StatusCode::FAILED_PRECONDITION, "another writer has opened the volume"};
   }
 
   using FetchStream = grpc::ServerReaderWriter<rpc::FetchResponse, rpc::FetchRequest>;
@@ -167,10 +212,10 @@ class FakePageServer final : public rpc::PageService::Service {
         changed_.SignalAll();
         while (stalled_ && !stopping_) changed_.Wait(mu_);
         if (stopping_) break;
-        if (request.epoch() != epoch_) {
-          response.set_code(static_cast<int>(absl::StatusCode::kFailedPrecondition));
-          response.set_message("another writer has opened the volume");
-        }
+      }
+      if (!volume_->Apply(request)) {
+        response.set_code(static_cast<int>(absl::StatusCode::kFailedPrecondition));
+        response.set_message("another writer has opened the volume");
       }
       stream->Write(response);
     }
@@ -202,6 +247,7 @@ class FakePageServer final : public rpc::PageService::Service {
   }
 
   const std::string address_;
+  const std::shared_ptr<FakeVolume> volume_;
   std::unique_ptr<grpc::Server> server_;
   Mutex mu_;
   CondVar changed_;
@@ -211,7 +257,6 @@ class FakePageServer final : public rpc::PageService::Service {
   std::function<void(rpc::FetchResponse*)> alter_ ABSL_GUARDED_BY(mu_);
   std::vector<rpc::FetchRequest> requests_ ABSL_GUARDED_BY(mu_);
   std::vector<rpc::WriteRequest> writes_ ABSL_GUARDED_BY(mu_);
-  uint64_t epoch_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace faultline

@@ -308,6 +308,20 @@ TEST_F(FetchRpcTest, MessageMayBeSplitAnywhere) {
   }
 }
 
+TEST_F(FetchRpcTest, EmptySlicesAreNothing) {
+  for (const size_t at : {size_t{0}, size_t{10}, size_t{6000}, encoded_.size()}) {
+    const grpc::Slice slices[] = {grpc::Slice(), grpc::Slice(encoded_.data(), at), grpc::Slice(),
+                                  grpc::Slice(encoded_.data() + at, encoded_.size() - at),
+                                  grpc::Slice()};
+    received_.message = grpc::ByteBuffer(slices, std::size(slices));
+    const absl::StatusOr<uint64_t> id = FetchRpc::Parse(&received_);
+    ASSERT_TRUE(id.ok()) << id.status();
+    ExpectDelivers();
+    ASSERT_FALSE(HasFailure()) << "split at byte " << at;
+    FetchRpc::Release(&received_);
+  }
+}
+
 TEST_F(FetchRpcTest, PagesInSeveralSlicesAreNotPutTogether) {
   received_.message = Slices(encoded_, 9000);
   ASSERT_TRUE(FetchRpc::Parse(&received_).ok());

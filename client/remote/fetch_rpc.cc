@@ -145,16 +145,18 @@ FetchRpc::Start(Stub* stub, grpc::ClientContext* context, grpc::CompletionQueue*
   return rpc;
 }
 
-size_t FetchRpc::Combine(const CallQueue<Call>& waiting) {
+size_t FetchRpc::Combine(const CallQueue<Call>& waiting, bool* grows) {
   const Call& first = waiting.front();
+  *grows = false;
   if (first.alone) return 1;
   uint64_t pages = first.range.count.raw();
   size_t n = 1;
   for (; n < waiting.size(); ++n) {
     const Call& call = waiting[n];
     pages += call.range.count.raw();
-    if (call.alone || call.volume_id != first.volume_id || pages > kCombinedPages) break;
+    if (call.alone || call.volume_id != first.volume_id || pages > kCombinedPages) return n;
   }
+  *grows = pages < kCombinedPages;
   return n;
 }
 
@@ -173,6 +175,8 @@ absl::StatusOr<uint64_t> FetchRpc::Parse(Received* received) {
   if (!received->message.Dump(&received->parts).ok()) {
     return absl::DataLossError("a message cannot be decompressed");
   }
+  // An empty piece at the end would be taken for pages that nobody has asked for.
+  std::erase_if(received->parts, [](const grpc::Slice& part) { return part.size() == 0; });
   if (!received->parts.empty()) {
     size_t beyond = 0;
     for (const grpc::Slice& part : absl::MakeConstSpan(received->parts).subspan(1)) {

@@ -63,7 +63,7 @@ struct FetchRpc {
 
   static std::unique_ptr<grpc::ClientAsyncReaderWriter<Request, Response>> Start(
       Stub* stub, grpc::ClientContext* context, grpc::CompletionQueue* queue, void* tag);
-  static size_t Combine(const CallQueue<Call>& waiting);
+  static size_t Combine(const CallQueue<Call>& waiting, bool* grows);
   static void Fill(absl::Span<const Call> calls, uint64_t id, Request* request);
 
   // Sets received->view. DATA_LOSS where the message is not a FetchResponse.

@@ -23,18 +23,27 @@ std::string ForkPrefix(absl::string_view volume) { return absl::StrCat(volume, "
 OwnedVolumes::OwnedVolumes(std::unique_ptr<AdminClient> admin, PageServer* server)
     : admin_(std::move(admin)), server_(server), deleter_([this] { Delete(); }) {}
 
-OwnedVolumes::~OwnedVolumes() {
+OwnedVolumes::~OwnedVolumes() { Finish(); }
+
+bool OwnedVolumes::Finish() {
   {
     MutexLock lock(mu_);
     stopping_ = true;
   }
   changed_.SignalAll();
-  deleter_.join();
+  if (deleter_.joinable()) deleter_.join();
+  return !any_left_;
 }
 
 std::string OwnedVolumes::NewName(absl::string_view prefix) {
   MutexLock lock(mu_);
   return absl::StrCat(prefix, ".", getpid(), ".", next_++);
+}
+
+absl::Status OwnedVolumes::Made(absl::Status status, const std::string& name) {
+  // A server that went away may have made it.
+  if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) Schedule({.volume = name});
+  return status;
 }
 
 absl::StatusOr<VolumeIo> OwnedVolumes::Create(absl::string_view prefix, uint64_t size_bytes,
@@ -44,11 +53,13 @@ absl::StatusOr<VolumeIo> OwnedVolumes::Create(absl::string_view prefix, uint64_t
   request.set_size_bytes(size_bytes);
   // Of use to nobody once this process has ended.
   request.set_durability(rpc::DURABILITY_NONE);
-  absl::StatusOr<rpc::Volume> made = admin_->CreateVolume(request);
-  if (!made.ok()) return made.status();
+  if (absl::Status made = Made(admin_->CreateVolume(request).status(), request.name());
+      !made.ok()) {
+    return made;
+  }
   absl::StatusOr<VolumeIo> io = server_->OpenVolumeIo(request.name(), deadline);
   if (!io.ok()) {
-    admin_->DeleteVolume(request.name()).IgnoreError();
+    Schedule({.volume = request.name()});
     return io.status();
   }
   io->name = request.name();
@@ -99,12 +110,13 @@ void OwnedVolumes::Discard(absl::string_view volume) {
 
 absl::StatusOr<std::shared_ptr<PageSource>> OwnedVolumes::Freeze(absl::string_view volume) {
   const std::string name = NewName(ForkPrefix(volume));
-  absl::StatusOr<rpc::Volume> made = admin_->SnapshotVolume(volume, name);
-  if (!made.ok()) return made.status();
+  if (absl::Status made = Made(admin_->SnapshotVolume(volume, name).status(), name); !made.ok()) {
+    return made;
+  }
   absl::StatusOr<std::shared_ptr<PageSource>> source =
       server_->OpenVolume(name, absl::Now() + kOpenTimeout);
   if (!source.ok()) {
-    admin_->DeleteVolume(name).IgnoreError();
+    Schedule({.volume = name});
     return source.status();
   }
   return Own(*std::move(source), name);
@@ -144,7 +156,8 @@ void OwnedVolumes::Delete() {
 
 void OwnedVolumes::DeleteNow(const std::string& name) {
   const absl::Status deleted = admin_->DeleteVolume(name);
-  if (deleted.ok()) return;
+  if (deleted.ok() || IsNoVolume(deleted)) return;
+  any_left_ = true;
   LogWarning(absl::StrCat(
       "volume ", name, ", which nobody uses any more, is left on the server: ", deleted.message()));
 }
@@ -154,6 +167,7 @@ void OwnedVolumes::DeleteLeftSnapshots(absl::string_view volume) {
   const std::string own = absl::StrCat(prefix, ".", getpid(), ".");
   const absl::StatusOr<std::vector<rpc::Volume>> volumes = admin_->ListVolumes();
   if (!volumes.ok()) {
+    any_left_ = true;
     LogWarning(absl::StrCat("volumes whose names begin with ", prefix,
                             " may be left on the server: ", volumes.status().message()));
     return;

@@ -7,6 +7,7 @@
 #include <absl/strings/string_view.h>
 #include <absl/time/time.h>
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -24,13 +25,18 @@ namespace faultline {
 // that cannot be is named in a warning. Thread-safe.
 class OwnedVolumes {
  public:
-  // `server` is borrowed.
+  // `server` is borrowed; it may be destroyed before Finish(), when nothing else is called any
+  // more.
   OwnedVolumes(std::unique_ptr<AdminClient> admin, PageServer* server);
-  // Returns when everything is deleted, or cannot be. Every source must have been destroyed.
+  // Finish(). Every source must have been destroyed.
   ~OwnedVolumes();
+  // Returns when everything is deleted, or cannot be; false where any could not. Nothing else may
+  // be called afterwards.
+  bool Finish();
 
   // A new volume of `size_bytes`, all zero, whose name begins with `prefix`; until its source is
-  // destroyed. The errors of AdminClient::CreateVolume() and PageServer::OpenVolumeIo().
+  // destroyed, and not at all after an error. The errors of AdminClient::CreateVolume() and
+  // PageServer::OpenVolumeIo().
   absl::StatusOr<VolumeIo> Create(absl::string_view prefix, uint64_t size_bytes,
                                   absl::Time deadline);
   // Goes on with `volume`, which another process has created here and has left when it ended. Its
@@ -51,6 +57,8 @@ class OwnedVolumes {
 
  private:
   std::string NewName(absl::string_view prefix);
+  // `status`, of making `name`, which is deleted where it may be there all the same.
+  absl::Status Made(absl::Status status, const std::string& name);
   // `source`, and when it is destroyed the volume `name` is deleted.
   std::shared_ptr<PageSource> Own(std::shared_ptr<PageSource> source, std::string name);
   struct Unused {
@@ -68,6 +76,7 @@ class OwnedVolumes {
   CondVar changed_;
   uint64_t next_ ABSL_GUARDED_BY(mu_) = 1;
   std::deque<Unused> unused_ ABSL_GUARDED_BY(mu_);
+  std::atomic<bool> any_left_ = false;  // on the server
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::thread deleter_;
 };

@@ -12,19 +12,25 @@
 #include <absl/time/time.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "client/pollable.h"
+#include "client/remote/server_tls.h"
 #include "client/source/page_sink.h"
 #include "client/source/page_source.h"
 #include "proto/page_codec.h"
-#include "proto/page_set.h"
+#include "proto/working_set.h"
 
 namespace faultline {
 
 struct PageServerOptions {
-  std::string address;  // host:port or unix:path
+  // host:port, unix:path or dns:///host:port, or several with commas between them: servers of one
+  // store, or of copies of it, which all have the same volumes (several_servers.h).
+  std::string address;
+  ServerTls tls = {};
   int threads = 2;  // that fill memory with pages that nobody waits for, beside one that receives
   // Requests that may be under way on one lane; more wait their turn in the client.
   size_t max_requests_in_flight = 1024;
@@ -33,15 +39,26 @@ struct PageServerOptions {
   Codec write_codec = Codec::kRaw;
 };
 
+// What one server has been used for.
+struct PageServerStats {
+  std::string address;
+  bool is_connected = false;  // and says that it serves, and answers what it is asked
+  uint64_t fetches = 0;       // that it was sent, for whatever reason
+  uint64_t hedges = 0;        // of them, those that another server was slow with
+  uint64_t hedges_won = 0;    // of those, the ones that it has answered first
+  uint64_t failovers = 0;     // fetches and writers that have come to it from one that failed
+};
+
 // Thread-safe. Connects by itself, and again with back-off after a connection broke; what was under
 // way then ends with UNAVAILABLE.
 class PageServer {
  public:
   // Does not connect yet: a server that is down now is an error of the calls, not of this.
-  // INVALID_ARGUMENT for an address of neither form.
+  // INVALID_ARGUMENT for an address of no form.
   static absl::StatusOr<std::unique_ptr<PageServer>> Create(const PageServerOptions& options);
 
-  // Every source and sink must have been destroyed, and every fetch and write ended.
+  // Every source and sink must have been destroyed, but for those that only fetches under way keep:
+  // those fetches end with an error, and when this returns nothing of them is left.
   virtual ~PageServer() = default;
 
   // A source for reading `volume`; waits for the server until `deadline` at most. NOT_FOUND where
@@ -61,16 +78,24 @@ class PageServer {
   // its snapshot. Empty where nothing was recorded. Blocks, until `deadline` at most. The errors of
   // OpenVolume; FAILED_PRECONDITION for a volume larger than kMaxPageSetVolume; UNIMPLEMENTED from
   // an old server, which keeps none.
-  virtual absl::StatusOr<PageSet> GetWorkingSet(absl::string_view volume, absl::Time deadline) = 0;
+  virtual absl::StatusOr<WorkingSet> GetWorkingSet(absl::string_view volume,
+                                                   absl::Time deadline) = 0;
 
-  // Adds `pages` to the working set of `volume`, also where that is a snapshot or somebody else's
-  // to write. Blocks, until `deadline` at most. Durable on OK; after an error it may or may not
-  // have been done, and doing it again does no harm. The errors of GetWorkingSet;
-  // FAILED_PRECONDITION also where the server is read-only, or the volume has not the size that the
-  // set is of; RESOURCE_EXHAUSTED where `pages`, or the whole, has more than kMaxPageSetRuns, or
-  // the server's disk is full.
-  virtual absl::Status MergeWorkingSet(absl::string_view volume, const PageSet& pages,
+  // Adds `pages` to the working set of `volume`, behind those that it has; also where that is a
+  // snapshot or somebody else's to write. Blocks, until `deadline` at most. Durable on OK; after an
+  // error it may or may not have been done, and doing it again does no harm. The errors of
+  // GetWorkingSet; FAILED_PRECONDITION also where the server is read-only, or the volume has not
+  // the size that the set is of; RESOURCE_EXHAUSTED where `pages`, or the whole, has more than
+  // kMaxPageSetRuns, or the server's disk is full.
+  virtual absl::Status MergeWorkingSet(absl::string_view volume, const WorkingSet& pages,
                                        absl::Time deadline) = 0;
+
+  // Whether a connection stands. Where none does, it is tried to make one, again and again; waits
+  // for that, for `patience` at most, unless the last try has failed.
+  virtual bool IsReachable(absl::Duration patience) = 0;
+
+  // Of each server that was ever known, in the order in which they became so.
+  virtual std::vector<PageServerStats> Stats() = 0;
 
   // Receives answers on the thread that polls, instead of the server's own. Lives as long as this.
   virtual Pollable* pollable() = 0;

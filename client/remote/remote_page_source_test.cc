@@ -147,12 +147,23 @@ TEST_F(RemotePageSourceTest, AnswersMayComeOutOfOrder) {
   std::vector<std::future<Fetched>> fetches;
   // So large that no two of them travel together.
   for (uint64_t i = 0; i < 10; ++i)
-    fetches.push_back(Start(Pages(i * 10, 40 + i), FetchLane::kBulk));
+    fetches.push_back(Start(Pages(i * 10, 40 + i), FetchLane::kPrefetch));
   for (uint64_t i = 0; i < 10; ++i) {
     const Fetched fetched = fetches[i].get();
     ASSERT_TRUE(fetched.status.ok()) << fetched.status;
     EXPECT_EQ(fetched.bytes, ContentOf(Pages(i * 10, 40 + i)));
   }
+}
+
+TEST_F(RemotePageSourceTest, SmallFetchesOfTheBulkLaneWaitForOthersBehindAFew) {
+  fake_->Stall();
+  std::vector<std::future<Fetched>> fetches;
+  for (uint64_t i = 0; i < 200; ++i) fetches.push_back(Start(Pages(3 * i, 1), FetchLane::kBulk));
+  // Three whole messages, and some smaller ones.
+  fake_->WaitForRequests(1);
+  fake_->Resume();
+  for (uint64_t i = 0; i < 200; ++i) EXPECT_EQ(fetches[i].get().bytes, ContentOf(Pages(3 * i, 1)));
+  EXPECT_LE(fake_->requests().size(), 16u);
 }
 
 TEST_F(RemotePageSourceTest, FetchesBeyondTheWindowWaitAndTravelTogether) {
@@ -392,7 +403,8 @@ TEST_F(RemotePageSourceTest, OpenSaysWhereNobodyAnswered) {
   EXPECT_EQ(source.status().message(),
             absl::StrCat("cannot reach the page server at ", options_.address,
                          " (no answer by the deadline); check that faultline-server runs and "
-                         "listens on that address"));
+                         "listens on that address, and with TLS that each end accepts the other's "
+                         "certificate"));
 }
 
 TEST_F(RemotePageSourceTest, ConnectionClosesCleanlyWhileIdleConnectedOrNeverConnected) {
@@ -410,10 +422,11 @@ TEST(PageServer, AddressOfNeitherFormIsRefused) {
     EXPECT_EQ(server.status().code(), absl::StatusCode::kInvalidArgument) << address;
     EXPECT_EQ(server.status().message(),
               absl::StrCat("\"", address,
-                           "\" is no server address; write host:port (127.0.0.1:7400) or "
-                           "unix:path"));
+                           "\" is no server address; write host:port (127.0.0.1:7400), "
+                           "unix:path or dns:///host:port, or several with commas between them"));
   }
-  for (const char* address : {"127.0.0.1:7400", "pages.example:1", "[::1]:7400", "unix:/run/s"}) {
+  for (const char* address : {"127.0.0.1:7400", "pages.example:1", "[::1]:7400", "unix:/run/s",
+                              "dns:///pages.example:1", "127.0.0.1:1,[::1]:2,unix:/run/s"}) {
     EXPECT_TRUE(PageServer::Create({.address = address}).ok()) << address;
   }
 }

@@ -9,7 +9,9 @@
 //                                            for them; otherwise on a worker
 //
 // At most `window` requests are under way; what is submitted meanwhile waits and then travels
-// together: messages grow with the load, and a lone request is never delayed.
+// together: messages grow with the load, and a lone request is never delayed. Where nobody waits
+// for each single one, no more than `small_window` of them may have room for others (the idea of
+// Nagle's algorithm).
 //
 // The stream is started by the first call that needs it. When it breaks, every call ends, and the
 // next one starts no sooner than a back-off later.
@@ -29,6 +31,7 @@
 #include <grpcpp/support/async_stream.h>
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -47,6 +50,9 @@ inline constexpr absl::Duration kLastBackoff = absl::Seconds(1);
 // How late a deadline may be noticed.
 inline constexpr absl::Duration kDeadlineTick = absl::Milliseconds(100);
 static_assert(kFirstBackoff < kDeadlineTick && kDeadlineTick < kLastBackoff);
+// Responses whose memory is kept for those to come, each with as much as its largest has needed,
+// which is a MiB where much is fetched at once. More of them are under way only for a moment.
+inline constexpr size_t kMaxIdleReceived = 8;
 
 // Which thread ends calls. That which receives is kept free for those that somebody waits for.
 enum class DeliverOn { kReceiver, kWorker };
@@ -59,7 +65,8 @@ enum class DeliverOn { kReceiver, kWorker };
 //   Received                  a Response `message` and what decoding it needs; used again after
 //                             Release(received), which gives up what was received
 //   Start(stub, context, queue, tag)   starts the stream
-//   Combine(waiting)          how many of the first calls travel as one request; at least 1
+//   Combine(waiting, grows)   how many of the first calls travel as one request, at least 1; and
+//                             whether one that comes later could join them
 //   Fill(calls, id, request)  overwrites *request
 //   Parse(received)           the id of the request that `message` answers, or why that is not to
 //                             be had; comes before Deliver
@@ -75,7 +82,9 @@ class RequestLane {
   struct Options {
     std::string address;  // of the server, for messages
     size_t window;        // requests under way
-    DeliverOn deliver_on;
+    // Of them, while the next could take more calls.
+    size_t small_window = std::numeric_limits<size_t>::max();
+    DeliverOn deliver_on = DeliverOn::kWorker;
   };
 
   // `threads` is borrowed and must outlive the lane, but be stopped before that is destroyed.
@@ -89,12 +98,15 @@ class RequestLane {
 
   void Submit(Call call) {
     bool needs_alarm = false;
+    bool too_late = false;
     {
       MutexLock lock(mu_);
-      waiting_.push_back(std::move(call));
+      too_late = shut_down_;
+      if (!too_late) waiting_.push_back(std::move(call));
       if (stream_ == nullptr && absl::Now() >= retry_at_) StartStream();
       needs_alarm = !alarm_set_ || stream_ == nullptr;
     }
+    if (too_late) return call.End(ShutDownError());
     Pump();
     if (needs_alarm) {  // after the request is on its way
       MutexLock lock(mu_);
@@ -102,8 +114,8 @@ class RequestLane {
     }
   }
 
-  // Ends what is under way with CANCELLED, and waits until no operation is left. Nothing may be
-  // submitted any more; destruction must wait until the threads have been stopped.
+  // Ends what is under way with CANCELLED, and what is submitted from then on, and waits until no
+  // operation is left. Destruction must wait until the threads have been stopped.
   void Shutdown() {
     Calls calls;
     {
@@ -195,11 +207,12 @@ class RequestLane {
         stream_->writing || flights_.size() >= options_.window) {
       return false;
     }
+    bool grows = false;
+    size_t n = Rpc::Combine(waiting_, &grows);
+    if (grows && flights_.size() >= options_.small_window) return false;
     const uint64_t id = next_id_++;
     Flight& flight = flights_[id];
-    for (size_t n = Rpc::Combine(waiting_); n > 0; --n) {
-      flight.push_back(waiting_.pop_front());
-    }
+    for (; n > 0; --n) flight.push_back(waiting_.pop_front());
     Rpc::Fill(absl::MakeSpan(flight), id, &stream_->request);
     stream_->writing = true;
     ++stream_->operations;
@@ -280,7 +293,7 @@ class RequestLane {
       } else {
         for (Call& call : again) waiting_.push_front(std::move(call));
       }
-      received_.push_back(std::move(received));
+      if (received_.size() < kMaxIdleReceived) received_.push_back(std::move(received));
     }
     for (Call& call : dropped) call.End(ShutDownError());
     if (pump) Pump();

@@ -9,9 +9,10 @@ namespace faultline {
 namespace {
 
 absl::Status Unreachable(absl::string_view address, absl::string_view reason) {
-  return absl::UnavailableError(
-      absl::StrCat("cannot reach the page server at ", address, " (", reason,
-                   "); check that faultline-server runs and listens on that address"));
+  return absl::UnavailableError(absl::StrCat(
+      "cannot reach the page server at ", address, " (", reason,
+      "); check that faultline-server runs and listens on that address, and with TLS that each "
+      "end accepts the other's certificate"));
 }
 
 }  // namespace

@@ -33,11 +33,11 @@ ServerWorkingSets::~ServerWorkingSets() {
   thread_.join();
 }
 
-absl::StatusOr<PageSet> ServerWorkingSets::Get(absl::string_view volume, absl::Time deadline) {
+absl::StatusOr<WorkingSet> ServerWorkingSets::Get(absl::string_view volume, absl::Time deadline) {
   return server_->GetWorkingSet(volume, deadline);
 }
 
-void ServerWorkingSets::Keep(std::string volume, PageSet pages) {
+void ServerWorkingSets::Keep(std::string volume, WorkingSet pages) {
   MutexLock lock(mu_);
   waiting_.emplace_back(std::move(volume), std::move(pages));
   changed_.SignalAll();
@@ -47,7 +47,7 @@ void ServerWorkingSets::Run() {
   absl::Time last_deadline = absl::InfiniteFuture();
   for (;;) {
     std::string volume;
-    std::optional<PageSet> pages;
+    std::optional<WorkingSet> pages;
     {
       MutexLock lock(mu_);
       while (waiting_.empty() && !stopping_) changed_.Wait(mu_);
@@ -60,10 +60,10 @@ void ServerWorkingSets::Run() {
     const absl::Status status = server_->MergeWorkingSet(
         volume, *pages, std::min(last_deadline, absl::Now() + kMergeTimeout));
     if (status.ok()) {
-      LogInfo(absl::StrCat("working set of volume ", volume, ": ", pages->count().raw(),
+      LogInfo(absl::StrCat("working set of volume ", volume, ": ", pages->pages().count().raw(),
                            " pages of this run were added"));
     } else {
-      LogWarning(absl::StrCat("working set of volume ", volume, ", ", pages->count().raw(),
+      LogWarning(absl::StrCat("working set of volume ", volume, ", ", pages->pages().count().raw(),
                               " pages, is lost: ", status.message()));
     }
   }

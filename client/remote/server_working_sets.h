@@ -21,8 +21,8 @@ class ServerWorkingSets final : public WorkingSets {
   // Sends what is left, for a few seconds at most.
   ~ServerWorkingSets() override;
 
-  absl::StatusOr<PageSet> Get(absl::string_view volume, absl::Time deadline) override;
-  void Keep(std::string volume, PageSet pages) override;
+  absl::StatusOr<WorkingSet> Get(absl::string_view volume, absl::Time deadline) override;
+  void Keep(std::string volume, WorkingSet pages) override;
 
  private:
   void Run();
@@ -30,7 +30,7 @@ class ServerWorkingSets final : public WorkingSets {
   PageServer* const server_;
   Mutex mu_;
   CondVar changed_;
-  std::deque<std::pair<std::string, PageSet>> waiting_ ABSL_GUARDED_BY(mu_);
+  std::deque<std::pair<std::string, WorkingSet>> waiting_ ABSL_GUARDED_BY(mu_);
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::thread thread_;
 };

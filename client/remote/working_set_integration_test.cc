@@ -18,8 +18,8 @@
 #include "client/remote/admin_client.h"
 #include "client/remote/fake_page_server.h"
 #include "client/remote/page_server.h"
-#include "proto/page_set.h"
 #include "proto/page_testing.h"
+#include "proto/working_set.h"
 #include "server/server.h"
 
 namespace faultline {
@@ -30,18 +30,19 @@ using Strings = std::vector<std::string>;
 
 constexpr uint64_t kPages = 1000;
 
-PageSet SetOf(const std::vector<PageRange>& ranges, uint64_t volume_pages = kPages) {
+WorkingSet SetOf(const std::vector<PageRange>& ranges, uint64_t volume_pages = kPages) {
   absl::StatusOr<PageSet> set = PageSet::Create(PageCount(volume_pages));
   EXPECT_TRUE(set.ok()) << set.status();
   for (const PageRange range : ranges) set->Insert(range);
-  return *std::move(set);
+  return WorkingSet(*std::move(set));
 }
 
 // "FIRST+COUNT" for each run.
-Strings Runs(const absl::StatusOr<PageSet>& set) {
+Strings Runs(const absl::StatusOr<WorkingSet>& set) {
   if (!set.ok()) return {set.status().ToString()};
   Strings runs;
-  for (PageRange r = set->NextRun(PageIndex(0)); !r.empty(); r = set->NextRun(r.end())) {
+  for (PageRange r = set->pages().NextRun(PageIndex(0)); !r.empty();
+       r = set->pages().NextRun(r.end())) {
     runs.push_back(absl::StrCat(r.first.raw(), "+", r.count.raw()));
   }
   return runs;
@@ -115,7 +116,7 @@ TEST_F(RemoteWorkingSetTest, WhatRunsHaveMergedIsThereForTheNextOneAfterARestart
   const auto set = connection_->GetWorkingSet("disk", Deadline());
   EXPECT_EQ(Runs(set), (Strings{"0+8", "999+1"}));
   ASSERT_TRUE(set.ok());
-  EXPECT_EQ(set->volume_size(), PageCount(kPages));
+  EXPECT_EQ(set->pages().volume_size(), PageCount(kPages));
 }
 
 TEST_F(RemoteWorkingSetTest, ClonesOfOneSnapshotStartWithItsSet) {
@@ -148,13 +149,15 @@ TEST_F(RemoteWorkingSetTest, MergingNeedsNoEpochAndFencesNobody) {
 TEST_F(RemoteWorkingSetTest, AMillionScatteredPagesGoBothWays) {
   StartServer();
   CreateVolume("large", 4 * kMaxPageSetRuns);
-  PageSet set = SetOf({}, 4 * kMaxPageSetRuns);
+  WorkingSet set = SetOf({}, 4 * kMaxPageSetRuns);
   for (uint64_t i = 0; i < kMaxPageSetRuns; ++i) set.Insert(PageIndex(4 * i + i % 3));
   EXPECT_EQ(connection_->MergeWorkingSet("large", set, Deadline()), absl::OkStatus());
   const auto got = connection_->GetWorkingSet("large", Deadline());
   ASSERT_TRUE(got.ok()) << got.status();
-  EXPECT_TRUE(*got->EncodeRuns() == *set.EncodeRuns());
-  set.Insert(Pages(4 * kMaxPageSetRuns - 1, 1));
+  EXPECT_TRUE(*got->pages().EncodeRuns() == *set.pages().EncodeRuns());
+  ASSERT_EQ(got->first().size(), WorkingSet::kMaxFirst);
+  EXPECT_TRUE(got->EncodeFirst() == set.EncodeFirst());
+  set.Insert(PageIndex(4 * kMaxPageSetRuns - 1));
   EXPECT_TRUE(FailsWith(connection_->MergeWorkingSet("large", set, Deadline()),
                         StatusCode::kResourceExhausted, "more than 1048576 runs"));
 }
@@ -192,7 +195,7 @@ TEST_F(RemoteWorkingSetTest, AServerThatIsAwayIsWaitedForUntilTheDeadline) {
   EXPECT_TRUE(
       FailsWith(connection_->GetWorkingSet("disk", absl::Now() + absl::Milliseconds(50)).status(),
                 StatusCode::kUnavailable, address_));
-  absl::StatusOr<PageSet> set = absl::UnknownError("not asked");
+  absl::StatusOr<WorkingSet> set = absl::UnknownError("not asked");
   std::thread asking([&] { set = connection_->GetWorkingSet("disk", Deadline()); });
   StartServer();
   CreateVolume("disk");

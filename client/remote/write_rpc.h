@@ -48,7 +48,10 @@ struct WriteRpc {
     rpc->StartCall(tag);
     return rpc;
   }
-  static size_t Combine(const CallQueue<Call>&) { return 1; }
+  static size_t Combine(const CallQueue<Call>&, bool* grows) {
+    *grows = false;
+    return 1;
+  }
   static void Fill(absl::Span<Call> calls, uint64_t id, Request* request) {
     *request = calls.front().message.Finish(id);
     calls.front().message = {};

@@ -16,7 +16,7 @@
 #include <memory>
 #include <span>
 
-#include "client/latency_histogram.h"
+#include "proto/latency_histogram.h"
 #include "proto/page.h"
 
 namespace faultline {

@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "proto/mutex.h"
-#include "proto/page_set.h"
+#include "proto/working_set.h"
 
 namespace faultline {
 
@@ -22,23 +22,24 @@ class WorkingSets {
   virtual ~WorkingSets() = default;
   // What earlier runs have asked for; empty where nothing is known. Blocks, until `deadline` at
   // most.
-  virtual absl::StatusOr<PageSet> Get(absl::string_view volume, absl::Time deadline) = 0;
+  virtual absl::StatusOr<WorkingSet> Get(absl::string_view volume, absl::Time deadline) = 0;
   // Adds `pages` to it, some time later. Never blocks.
-  virtual void Keep(std::string volume, PageSet pages) = 0;
+  virtual void Keep(std::string volume, WorkingSet pages) = 0;
 };
 
 // Records the pages that faults ask for, of one process and the children that it forks, and hands
 // them on when the last of these is gone. Thread-safe.
 class WorkingSetRecorder {
  public:
-  using OnEnd = std::function<void(PageSet pages)>;
+  using OnEnd = std::function<void(WorkingSet pages)>;
 
-  // `pages` is empty. `on_end` is called by the destructor, unless nothing was recorded.
-  WorkingSetRecorder(PageSet pages, OnEnd on_end)
+  // `pages` is empty, made by WorkingSet::Create(). `on_end` is called by the destructor, unless
+  // nothing was recorded.
+  WorkingSetRecorder(WorkingSet pages, OnEnd on_end)
       : on_end_(std::move(on_end)), pages_(std::move(pages)) {}
   ~WorkingSetRecorder() {
     MutexLock lock(mu_);
-    if (!pages_.empty()) on_end_(std::move(pages_));
+    if (!pages_.pages().empty()) on_end_(std::move(pages_));
   }
   WorkingSetRecorder(const WorkingSetRecorder&) = delete;
   WorkingSetRecorder& operator=(const WorkingSetRecorder&) = delete;
@@ -52,7 +53,7 @@ class WorkingSetRecorder {
  private:
   const OnEnd on_end_;
   Mutex mu_;
-  PageSet pages_ ABSL_GUARDED_BY(mu_);
+  WorkingSet pages_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace faultline
