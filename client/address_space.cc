@@ -84,13 +84,17 @@ class WordReader {
   }
   AddressRange ReadRange() {
     const uint64_t start = Read();
-    return {start, Read()};
+    const uint64_t length = Read();
+    if (length > UINT64_MAX - start || (start | length) % kPageSize != 0) ok_ = false;
+    return {start, length};
   }
   AddressSpace::Part ReadPart() {
     const AddressRange range = ReadRange();
     const PageIndex first(Read());
+    if (!IsWithin(first.raw(), range.length / kPageSize, PageCount(kMaxVolumePages))) ok_ = false;
     return {range, first, Read() != 0};
   }
+  // Whether all that was read was there, and can be.
   bool ok() const { return ok_; }
   bool empty() const { return bytes_.empty(); }
 
@@ -98,6 +102,16 @@ class WordReader {
   absl::string_view bytes_;
   bool ok_ = true;
 };
+
+// Whether these are ascending by address, not empty, and none is behind the begin of the next.
+bool AreRegions(const std::vector<AddressSpace::Part>& parts) {
+  uint64_t end = 0;
+  for (const AddressSpace::Part& part : parts) {
+    if (part.range.length == 0 || part.range.start < end) return false;
+    end = part.range.end();
+  }
+  return true;
+}
 
 }  // namespace
 
@@ -196,6 +210,13 @@ void AddressSpace::ForEachPart(AddressRange range,
     const uint64_t start = std::max(range.start, region.range.start);
     const uint64_t end = std::min(range.end(), region.range.end());
     if (start < end) visit(Cut(region, start, end));
+  }
+}
+
+void AddressSpace::AppendRegions(uint64_t address, size_t most, std::vector<Part>* regions) const {
+  for (auto it = by_address_.lower_bound(address); it != by_address_.end() && most > 0;
+       ++it, --most) {
+    regions->push_back(it->second);
   }
 }
 
@@ -572,7 +593,7 @@ bool AddressSpace::Decode(absl::string_view bytes) {
   std::vector<AddressRange> undeclared = read_ranges();
   const bool awaited = words.Read() != 0;
   const bool aliased = words.Read() != 0;
-  if (!words.ok() || !words.empty()) return false;
+  if (!words.ok() || !words.empty() || !AreRegions(regions)) return false;
   by_address_.clear();
   by_page_.clear();
   for (const Region& region : regions) Insert(region);

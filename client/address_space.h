@@ -82,6 +82,10 @@ class AddressSpace {
   void ForEachPart(AddressRange range, absl::FunctionRef<void(const Part&)> visit) const
       ABSL_SHARED_LOCKS_REQUIRED(lock_);
 
+  // Appends the regions that begin at `address` or behind it, ascending, `most` at most.
+  void AppendRegions(uint64_t address, size_t most, std::vector<Part>* regions) const
+      ABSL_SHARED_LOCKS_REQUIRED(lock_);
+
   // The piece of `part` that is within `range`. REQUIRES: they overlap.
   static Part Cut(const Part& part, AddressRange range);
 
@@ -98,7 +102,8 @@ class AddressSpace {
   bool IsUndeclared(uint64_t address) const ABSL_SHARED_LOCKS_REQUIRED(lock_);
 
   // What events do to the map.
-  // The parts of `range` at which the target has memory now; all of it where that cannot be told.
+  // The parts of `range` at which the target has registered memory now; all of it where that cannot
+  // be told.
   using MappedParts = absl::FunctionRef<std::vector<AddressRange>(AddressRange range)>;
   // Vacates `range`: at each address the oldest that is there is dropped. One case is left in which
   // the events do not tell which memory was meant: something was moved there that nothing older was

@@ -2,6 +2,7 @@
 #include "client/address_space.h"
 
 #include <gtest/gtest.h>
+#include <string.h>
 
 #include <array>
 #include <cstdlib>
@@ -387,6 +388,29 @@ TEST_F(AddressSpaceTest, BytesThatAreNoMapChangeNothing) {
   EXPECT_FALSE(space_.Decode(bytes + std::string(8, '\0')));
   EXPECT_FALSE(space_.Decode(std::string(bytes.size(), '\xff')));
   EXPECT_EQ(space_.Encode(), bytes);
+}
+
+TEST_F(AddressSpaceTest, RegionsThatCannotBeAreNoMap) {
+  const AddressSpace two({{0x10000, 2 * P, 0}, {0x20000, P, 9 * P}});
+  SharedLock lock_two(two.map_changing_lock());
+  const std::string bytes = two.Encode();
+  ExclusiveLock lock(space_.map_changing_lock());
+  const std::string before = space_.Encode();
+  // Behind their number, each region is its start, length, first page, and whether it is shared.
+  constexpr size_t kSecond = 5;
+  const auto with = [&bytes](size_t word, uint64_t value) {
+    std::string changed = bytes;
+    memcpy(changed.data() + word * sizeof value, &value, sizeof value);
+    return changed;
+  };
+  EXPECT_FALSE(space_.Decode(with(kSecond, 0x11000))) << "overlaps";
+  EXPECT_FALSE(space_.Decode(with(kSecond, 0x0))) << "not ascending";
+  EXPECT_FALSE(space_.Decode(with(kSecond, 0x20001))) << "not aligned";
+  EXPECT_FALSE(space_.Decode(with(kSecond + 1, 0))) << "empty";
+  EXPECT_FALSE(space_.Decode(with(kSecond + 1, -P))) << "around the end of all addresses";
+  EXPECT_FALSE(space_.Decode(with(kSecond + 2, kMaxVolumePages))) << "no such page";
+  EXPECT_EQ(space_.Encode(), before);
+  EXPECT_TRUE(space_.Decode(with(kSecond, 0x12000)));
 }
 
 // Against a plain map from page address to page index.

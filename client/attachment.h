@@ -96,12 +96,21 @@ struct AttachRequest {
   std::shared_ptr<PageSource> source;
   AttachmentOptions options;
   std::shared_ptr<WorkingSetRecorder> recorder;  // null: nothing is recorded
-  std::shared_ptr<const PageSet> replay;         // to be fetched first of all; null: nothing
+  std::shared_ptr<const WorkingSet> replay;      // to be fetched first of all; null: nothing
   // Called once what `replay` has was fetched, on any thread. Not where the attachment ends before.
   std::function<void()> on_replayed;
   // Null: pages that are there stay. Otherwise `register_ranges` has to be true, and `drain` false.
   std::unique_ptr<FarMemory> far;
 };
+
+// What a fault has waited for.
+enum class FaultClass : uint8_t {
+  kDemand,    // its page was fetched, for it or for a guess
+  kStaged,    // nothing: its page was here, fetched ahead or taken out of the memory lately
+  kZero,      // nothing: its page has no content
+  kDeferred,  // room in the local memory, whatever came then
+};
+inline constexpr size_t kFaultClasses = 4;
 
 // Counters since the attachment began, and its state now.
 struct AttachmentStats {
@@ -120,10 +129,12 @@ struct AttachmentStats {
   double oldest_wait_seconds = 0;    // how long the oldest of those waits
   uint64_t faults_total = 0;         // messages read from the kernel
   uint64_t joined_faults_total = 0;  // of those, for a page that was under way already
+  uint64_t zero_faults_total = 0;    // of those, for memory that is known to be zeros
   uint64_t stray_faults_total = 0;  // of those, at addresses of no region: growth, moved-out memory
   uint64_t fetches_total = 0;
   uint64_t fetch_retries_total = 0;
   uint64_t fetch_failures_total = 0;  // ended by the fault policy
+  uint64_t fetched_pages_total = 0;   // that have come with content
   uint64_t copied_pages_total = 0;
   uint64_t zeroed_pages_total = 0;
   uint64_t drained_pages_total = 0;  // of the two, not waited for by a fault
@@ -139,6 +150,7 @@ struct AttachmentStats {
   uint64_t fill_enoent_total = 0;
   uint64_t fill_efault_total = 0;
   uint64_t fill_nomem_total = 0;  // ENOMEM, ENOSPC
+  uint64_t fill_esrch_total = 0;
   uint64_t fill_other_total = 0;
   // Fills that met a changing address space wait, parked, for its events to be read.
   uint64_t parked_fills = 0;  // now
@@ -186,6 +198,7 @@ void VisitLocalFields(Stats& local, Visit& visit) {
   visit("evicted_pages_total", local.evicted_pages_total);
   visit("returned_pages_total", local.returned_pages_total);
   visit("written_pages_total", local.written_pages_total);
+  visit("rewritten_pages_total", local.rewritten_pages_total);
   visit("clean_pages_total", local.clean_pages_total);
   visit("evicted_zero_pages_total", local.zero_pages_total);
   visit("deferred_faults_total", local.deferred_faults_total);
@@ -209,10 +222,12 @@ void VisitFields(Stats& stats, Visit visit) {
   visit("oldest_wait_seconds", stats.oldest_wait_seconds);
   visit("faults_total", stats.faults_total);
   visit("joined_faults_total", stats.joined_faults_total);
+  visit("zero_faults_total", stats.zero_faults_total);
   visit("stray_faults_total", stats.stray_faults_total);
   visit("fetches_total", stats.fetches_total);
   visit("fetch_retries_total", stats.fetch_retries_total);
   visit("fetch_failures_total", stats.fetch_failures_total);
+  visit("fetched_pages_total", stats.fetched_pages_total);
   visit("copied_pages_total", stats.copied_pages_total);
   visit("zeroed_pages_total", stats.zeroed_pages_total);
   visit("drained_pages_total", stats.drained_pages_total);
@@ -225,6 +240,7 @@ void VisitFields(Stats& stats, Visit visit) {
   visit("fill_enoent_total", stats.fill_enoent_total);
   visit("fill_efault_total", stats.fill_efault_total);
   visit("fill_nomem_total", stats.fill_nomem_total);
+  visit("fill_esrch_total", stats.fill_esrch_total);
   visit("fill_other_total", stats.fill_other_total);
   visit("parked_fills", stats.parked_fills);
   visit("parks_total", stats.parks_total);

@@ -21,11 +21,6 @@
 namespace faultline {
 namespace {
 
-// 0 where there is no time.
-double SecondsSince(std::optional<SteadyClock::time_point> time) {
-  return time ? std::chrono::duration<double>(SteadyClock::now() - *time).count() : 0;
-}
-
 // How long the end of an attachment waits, without getting anywhere, for an address space that
 // keeps changing before it kills the target rather than leaving it with pages that would read as
 // zeros.
@@ -42,6 +37,19 @@ constexpr auto kWatchPatience = std::chrono::seconds(5);
 constexpr size_t kWipeSamples = 16;
 // How often a fork event that found no free descriptor is tried again.
 constexpr auto kDescriptorRetry = std::chrono::milliseconds(50);
+
+std::string LastEvent(const EventRing& ring) {
+  constexpr const char* kNames[kMemoryEventKinds] = {"FORK", "REMAP", "REMOVE", "UNMAP"};
+  const std::vector<MemoryEvent> last =
+      ring.After(ring.last() - std::min<uint64_t>(ring.last(), 1));
+  if (last.empty()) return "none";
+  const MemoryEvent& event = last.back();
+  return absl::StrCat(
+      kNames[static_cast<size_t>(event.kind)], " [0x", absl::Hex(event.start), ", 0x",
+      absl::Hex(event.start + event.length), "), read ",
+      absl::FormatDuration(absl::FromChrono(std::chrono::system_clock::now() - event.when)),
+      " ago");
+}
 
 }  // namespace
 
@@ -129,6 +137,12 @@ void LiveAttachment::Recover() {
 
 void LiveAttachment::StartDrain(const DrainWindow* behind) {
   if (!options_.drain) return;
+  const AttachmentStats stats = CountersOf();
+  {
+    MutexLock lock(mu_);
+    drain_began_ = SteadyClock::now();
+    left_at_drain_ = PagesLeft(stats);
+  }
   auto drainer = std::make_shared<Drainer>(
       memory_, fetcher_, environment_.timers, source_->max_fetch(), nullptr,
       [self = shared_from_this()](uint64_t left, const DrainWindow&) { self->OnDrained(left); });
@@ -136,10 +150,10 @@ void LiveAttachment::StartDrain(const DrainWindow* behind) {
   environment_.timers->After(SteadyClock::duration(0), [drainer] { drainer->Run(); });
 }
 
-void LiveAttachment::StartReplay(std::shared_ptr<const PageSet> working_set,
-                                 std::function<void()> on_replayed) {
+void LiveAttachment::StartReplay(const WorkingSet& working_set, std::function<void()> on_replayed) {
+  auto order = std::make_unique<const Replay>(working_set, on_replayed != nullptr);
   auto replay = std::make_shared<Drainer>(
-      memory_, fetcher_, environment_.timers, source_->max_fetch(), std::move(working_set),
+      memory_, fetcher_, environment_.timers, source_->max_fetch(), std::move(order),
       [self = shared_from_this(), done = std::move(on_replayed)](uint64_t,
                                                                  const DrainWindow& window) {
         LogInfo(absl::StrCat(self->Name(), ": what was to be fetched first is there"));
@@ -448,11 +462,10 @@ void LiveAttachment::Watch() {
         "every event was read, but the thread that raised the last one has not run since, or "
         "its cgroup is out of memory";
   }
-  const std::string last = reader_.LastEvent();
   LogWarning(absl::StrCat(Name(), ": ", fetcher_->parking().size(),
                           " fills are held off, the first for ",
                           absl::FormatDuration(absl::FromChrono(held)), ": ", why,
-                          "; last event: ", last.empty() ? "none" : last));
+                          "; last event: ", LastEvent(reader_.events())));
 }
 
 void LiveAttachment::OnFork(std::shared_ptr<PagedMemory> memory) {
@@ -548,91 +561,24 @@ bool LiveAttachment::ServesOneOf(const std::vector<VmArea>& areas) const {
 std::vector<AddressRange> LiveAttachment::MappedParts(AddressRange range) {
   const pid_t pid = pid_;
   if (pid == 0) return {range};
-  std::vector<AddressRange> parts;
+  const auto parts_of = [range](const std::vector<VmArea>& areas, bool registered_only) {
+    std::vector<AddressRange> parts;
+    for (const VmArea& area : areas) {
+      const uint64_t start = std::max(range.start, area.range.start);
+      const uint64_t end = std::min(range.end(), area.range.end());
+      if (start < end && (area.registered || !registered_only)) {
+        parts.push_back({start, end - start});
+      }
+    }
+    return parts;
+  };
   const std::vector<VmArea> areas = ReadMaps(pid);
   if (areas.empty()) return {range};
-  for (const VmArea& area : areas) {
-    const uint64_t start = std::max(range.start, area.range.start);
-    const uint64_t end = std::min(range.end(), area.range.end());
-    if (start < end) parts.push_back({start, end - start});
-  }
-  return parts;
-}
-
-AttachmentStats LiveAttachment::Stats() const {
-  const FaultCounters& counters = memory_->counters;
-  AttachmentStats stats;
-  stats.id = id_;
-  stats.parent = parent_;
-  stats.pid = pid_;
-  stats.volume = volume_;
-  {
-    SharedLock lock(memory_->space.map_changing_lock());
-    stats.regions = memory_->space.region_count();
-    for (AddressRange range : memory_->space.Ranges()) {
-      stats.tracked_pages += range.length / kPageSize;
-    }
-  }
-  stats.present_pages = memory_->table->CountOf(PageState::kPresent).raw();
-  stats.poisoned_pages = memory_->table->CountOf(PageState::kPoisoned).raw();
-  stats.zero_pages = memory_->table->CountOf(PageState::kZero).raw();
-  if (memory_->local != nullptr) stats.local = memory_->local->Stats();
-  stats.drained = drained_;
-  stats.waiting_faults = memory_->queue.size();
-  stats.oldest_wait_seconds = SecondsSince(memory_->queue.Oldest());
-  stats.faults_total = counters.faults;
-  stats.joined_faults_total = counters.joined_faults;
-  stats.stray_faults_total = counters.stray_faults;
-  stats.fetches_total = counters.fetches;
-  stats.fetch_retries_total = counters.fetch_retries;
-  stats.fetch_failures_total = counters.fetch_failures;
-  stats.copied_pages_total = counters.copied_pages;
-  stats.zeroed_pages_total = counters.zeroed_pages;
-  stats.drained_pages_total = counters.drained_pages;
-  stats.prefetched_pages_total = counters.prefetched_pages;
-  stats.prefetch_hits_total = counters.prefetch_hits;
-  stats.prefetch_waste_total = counters.prefetch_waste;
-  stats.fill_eagain_total = counters.eagain;
-  stats.fill_partial_total = counters.partial;
-  stats.fill_eexist_total = counters.eexist;
-  stats.fill_enoent_total = counters.enoent;
-  stats.fill_efault_total = counters.efault;
-  stats.fill_nomem_total = counters.nomem;
-  stats.fill_other_total = counters.other_errors;
-  stats.parked_fills = fetcher_->parking().size();
-  stats.parks_total = counters.parks;
-  stats.parked_us_total = static_cast<double>(counters.parked_ns) / 1000;
-  stats.wakes_total = counters.wakes;
-  stats.fork_events_total = counters.fork_events;
-  stats.remap_events_total = counters.remap_events;
-  stats.remove_events_total = counters.remove_events;
-  stats.unmap_events_total = counters.unmap_events;
-  stats.late_unmaps_total = memory_->space.late_unmaps();
-  stats.ambiguous_events_total = memory_->space.ambiguous();
-  stats.fault_p50_us = counters.fault_latency.QuantileMicros(0.5);
-  stats.fault_p90_us = counters.fault_latency.QuantileMicros(0.9);
-  stats.fault_p99_us = counters.fault_latency.QuantileMicros(0.99);
-  stats.fault_max_us = counters.fault_latency.MaxMicros();
-  stats.read_ns_sum = counters.read_ns_sum;
-  stats.filled_ns_sum = counters.filled_ns_sum;
-  AddStages(counters, &stats);
-  return stats;
-}
-
-void LiveAttachment::AddStages(const FaultCounters& counters, AttachmentStats* stats) const {
-  const auto quantiles = [](const LatencyHistogram& stage, double* p50, double* p99) {
-    *p50 = stage.QuantileMicros(0.5);
-    *p99 = stage.QuantileMicros(0.99);
-  };
-  quantiles(counters.map_stage, &stats->map_p50_us, &stats->map_p99_us);
-  quantiles(counters.resolve_stage, &stats->resolve_p50_us, &stats->resolve_p99_us);
-  quantiles(counters.answer_stage, &stats->answer_p50_us, &stats->answer_p99_us);
-  quantiles(counters.fill_stage, &stats->fill_p50_us, &stats->fill_p99_us);
-  if (const FetchStages* stages = fetcher_->source().stages()) {
-    quantiles(stages->wire, &stats->wire_p50_us, &stats->wire_p99_us);
-    quantiles(stages->server, &stats->server_p50_us, &stats->server_p99_us);
-    quantiles(stages->store, &stats->store_p50_us, &stats->store_p99_us);
-  }
+  if (parts_of(areas, false).empty()) return {};
+  // What is there may be other memory, which was mapped over ours.
+  const std::vector<VmArea> detailed = ReadSmaps(pid);
+  if (detailed.empty()) return {range};
+  return parts_of(detailed, true);
 }
 
 }  // namespace faultline

@@ -5,10 +5,12 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "client/attachment.h"
+#include "client/attachment_metrics.h"
 #include "client/descriptor_reserve.h"
 #include "client/event_loop.h"
 #include "client/evict/evictor.h"
@@ -18,6 +20,7 @@
 #include "client/fault/fetcher.h"
 #include "client/fault/paged_memory.h"
 #include "client/fault/read_ahead.h"
+#include "client/memory_map.h"
 #include "client/process_maps.h"
 #include "client/timers.h"
 #include "proto/mutex.h"
@@ -63,7 +66,7 @@ class LiveAttachment final : public Target,
   // be filled, and the drain would leave it out. `behind`: of what was fetched before; may be null.
   void StartDrain(const DrainWindow* behind = nullptr);
   // The same, behind a fetch of `working_set`; `on_replayed`, which may be null, is called between.
-  void StartReplay(std::shared_ptr<const PageSet> working_set, std::function<void()> on_replayed);
+  void StartReplay(const WorkingSet& working_set, std::function<void()> on_replayed);
   // Of far memory: pages leave from StartEvicting() on where there is no room for them.
   void PrepareEvicting(std::unique_ptr<PageExtractor> extractor, FarMemory far);
   void StartEvicting();
@@ -91,6 +94,9 @@ class LiveAttachment final : public Target,
   const std::shared_ptr<PageSource>& source() const { return source_; }
   const std::shared_ptr<WorkingSetRecorder>& recorder() const { return recorder_; }
   AttachmentStats Stats() const;
+  AttachmentMetrics Metrics() const;
+  MemoryMap Map(const MapView& view) const;
+  const EventRing& events() const { return reader_.events(); }
 
   std::string Name() const override;
   bool Kill(const std::string& reason) override;
@@ -122,7 +128,12 @@ class LiveAttachment final : public Target,
   void PoisonAbsentPages();
   std::vector<PageRange> AbsentPages() const;
   void StopEvicting();
+  // All but the quantiles of latencies.
+  AttachmentStats CountersOf() const;
   void AddStages(const FaultCounters& counters, AttachmentStats* stats) const;
+  void AddDrain(AttachmentMetrics* metrics) const;
+  // That are still to be fetched. Memory that is mapped twice counts twice.
+  static uint64_t PagesLeft(const AttachmentStats& stats);
   void OnDrained(uint64_t left);
 
   const AttachmentId id_, parent_;
@@ -148,6 +159,9 @@ class LiveAttachment final : public Target,
   std::atomic<bool> out_of_descriptors_ = false;
   mutable Mutex mu_;
   UniqueFd pidfd_ ABSL_GUARDED_BY(mu_);
+  // When the drain of everything began, and how many pages were left then; none: it has not.
+  std::optional<SteadyClock::time_point> drain_began_ ABSL_GUARDED_BY(mu_);
+  uint64_t left_at_drain_ ABSL_GUARDED_BY(mu_) = 0;
   ForkedSource::Freeze freeze_ ABSL_GUARDED_BY(mu_);       // of far memory
   std::shared_ptr<Evictor> evictor_ ABSL_GUARDED_BY(mu_);  // of far memory, until it is closed
 };

@@ -122,13 +122,68 @@ PageState StateIn(Entry entry, uint64_t page) {
                  page % kWordPages);
 }
 
+// PageTable::AddStates() of `count` pages of a chunk.
+void AddChunkStates(const Chunk& chunk, uint64_t first, uint64_t count, uint64_t stride,
+                    PageStateCounts* counts) {
+  Delta seen = {};
+  int64_t looked_at = 0;
+  for (uint64_t page = first; page < first + count;) {
+    const uint64_t here = std::min(first + count - page, kWordPages - page % kWordPages);
+    const uint64_t word = chunk.words[page / kWordPages].load(std::memory_order_relaxed);
+    if (here == kWordPages) {
+      AddPages(seen, word, 1);
+    } else {
+      for (uint64_t i = 0; i < here; ++i) {
+        ++seen[static_cast<size_t>(StateAt(word, page % kWordPages + i))];
+      }
+    }
+    looked_at += static_cast<int64_t>(here);
+    page += here + (stride - 1) * kWordPages;
+  }
+  // What rounding leaves is of the state that most are in.
+  uint64_t left = count;
+  size_t most = 0;
+  for (size_t i = 0; i < seen.size(); ++i) {
+    const uint64_t share =
+        static_cast<uint64_t>(seen[i]) * count / static_cast<uint64_t>(looked_at);
+    (*counts)[i] += share;
+    left -= share;
+    if (seen[i] > seen[most]) most = i;
+  }
+  (*counts)[most] += left;
+}
+
 }  // namespace
+
+// An array of locks, or a lock that may be none, is more than the analysis can follow.
+SharedFillLocks::Block::Block(SharedFillLocks* locks, PageIndex page) ABSL_NO_THREAD_SAFETY_ANALYSIS
+    : lock_(locks == nullptr ? nullptr
+                             : &locks->locks_[page.raw() / kBlock % locks->locks_.size()]),
+      pages_(locks == nullptr ? kMaxVolumePages : kBlock - page.raw() % kBlock) {
+  if (lock_ != nullptr) lock_->Lock();
+}
+
+SharedFillLocks::Block::~Block() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  if (lock_ != nullptr) lock_->Unlock();
+}
+
+SharedFillLocks::All::All(SharedFillLocks* locks) ABSL_NO_THREAD_SAFETY_ANALYSIS : locks_(locks) {
+  if (locks == nullptr) return;
+  for (Mutex& mu : locks->locks_) mu.Lock();
+}
+
+SharedFillLocks::All::~All() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  if (locks_ == nullptr) return;
+  for (Mutex& mu : locks_->locks_) mu.Unlock();
+}
 
 // States of pages that are numbered from 0, as a table of chunks. What an owned chunk is stays so
 // until the next Clone(); any other is replaced, under the lock, by one that is owned before a page
 // of it changes. The replaced one is kept until the next Clone(), for those who still read it.
 class PageTable::Directory {
  public:
+  SharedFillLocks fill_locks;  // used where this is what all clones have
+
   static absl::StatusOr<std::unique_ptr<Directory>> Create(PageCount pages,
                                                            std::shared_ptr<TakenPages> taken);
   ~Directory();
@@ -141,6 +196,7 @@ class PageTable::Directory {
   void SetAll(uint64_t first, uint64_t count, PageState state);
   // Of the `count` pages from `first` on, those from the front that are in `state`.
   uint64_t RunOf(PageState state, uint64_t first, uint64_t count) const;
+  void AddStates(uint64_t first, uint64_t count, uint64_t stride, PageStateCounts* counts) const;
 
   TakenPages* taken() const { return taken_.get(); }
   // Whose first page is the first here.
@@ -402,6 +458,20 @@ uint64_t PageTable::Directory::RunOf(PageState state, uint64_t first, uint64_t c
   return count;
 }
 
+void PageTable::Directory::AddStates(uint64_t first, uint64_t count, uint64_t stride,
+                                     PageStateCounts* counts) const {
+  for (const uint64_t end = first + count; first < end;) {
+    const Entry seen = entry(first / kChunkPages).load(std::memory_order_acquire);
+    const uint64_t here = std::min(end, (first / kChunkPages + 1) * kChunkPages) - first;
+    if (const std::optional<PageState> uniform = UniformState(seen)) {
+      (*counts)[static_cast<size_t>(*uniform)] += here;
+    } else {
+      AddChunkStates(*ToChunk(seen), first % kChunkPages, here, stride, counts);
+    }
+    first += here;
+  }
+}
+
 bool IsLegalChange(PageState from, PageState to) {
   switch (to) {
     case PageState::kAbsent:
@@ -427,6 +497,10 @@ PageTable::PageTable(PageRange range, std::vector<PageRange> shared_ranges,
       shared_(std::move(shared)) {}
 
 PageTable::~PageTable() = default;
+
+SharedFillLocks* PageTable::fill_locks() const {
+  return shared_ == nullptr ? nullptr : &shared_->fill_locks;
+}
 
 void PageTable::KeepIn(std::shared_ptr<FarJournal> far) {
   own_->KeepIn(far, range_.first);
@@ -508,6 +582,14 @@ PageCount PageTable::RunOfSameState(PageRange pages) const {
   }
   // The first page, which may have changed since, at least.
   return std::max(rest.first - pages.first, PageCount(1));
+}
+
+void PageTable::AddStates(PageRange pages, uint64_t stride, PageStateCounts* counts) const {
+  while (!pages.empty()) {
+    const Part part = FirstPart(pages);
+    part.directory->AddStates(Slot(part.pages.first), part.pages.count.raw(), stride, counts);
+    pages = PageRange::Between(part.pages.end(), pages.end());
+  }
 }
 
 PageCount PageTable::CountOf(PageState state) const {

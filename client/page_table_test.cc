@@ -64,6 +64,28 @@ TEST(PageTable, RunsEndWhereTheStateChanges) {
   EXPECT_EQ(table->RunOfSameState(Pages(9, 2)), PageCount(2));
 }
 
+TEST(PageTable, CountsTheStatesOfAnyPages) {
+  auto table = NewTable(1000, 20'000, {Pages(9000, 100)});
+  table->SetAll(Pages(3000, 7000), PageState::kPresent);
+  table->Set(PageIndex(5001), PageState::kZero);
+  const auto count = [&](PageRange pages, uint64_t stride) {
+    PageStateCounts counts = {};
+    table->AddStates(pages, stride, &counts);
+    return counts;
+  };
+  for (const PageRange pages : {Pages(1000, 20'000), Pages(2999, 1), Pages(2999, 13),
+                                Pages(5000, 3), Pages(8990, 150), Pages(9997, 4001)}) {
+    PageStateCounts expected = {};
+    for (PageIndex page = pages.first; page < pages.end(); ++page) {
+      ++expected[static_cast<size_t>(table->Get(page))];
+    }
+    EXPECT_EQ(count(pages, 1), expected) << pages.first.raw();
+  }
+  // By a sample, which has not seen the page that differs: all of them, nonetheless.
+  const PageStateCounts sampled = count(Pages(4096, 4096), 512);
+  EXPECT_EQ(sampled[static_cast<size_t>(PageState::kPresent)], 4096u);
+}
+
 TEST(PageTable, RunsGoOnOverChunksThatWereNeverChanged) {
   auto table = NewTable(3, 1 << 20);
   ASSERT_TRUE(table->Set(PageIndex(3 + 900'000), PageState::kPresent));

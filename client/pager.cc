@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "client/descriptor_reserve.h"
+#include "client/disposal.h"
 #include "client/event_loop.h"
 #include "client/evict/far_memory.h"
 #include "client/evict/local_memory.h"
@@ -30,6 +31,10 @@
 
 namespace faultline {
 namespace {
+
+// Attachments that have ended, and whose descriptors wait to be closed, before another may begin.
+constexpr size_t kMaxUndisposed = 32;
+constexpr SteadyClock::duration kDisposalPatience = std::chrono::seconds(5);
 
 // Marks the mappings that the kernel knows to be shared, and returns what their memory areas hold
 // beyond all mappings. What the kernel does not let us read stays as the peer has said.
@@ -256,6 +261,7 @@ class PagerOnThreads final : public Pager {
 
   absl::StatusOr<AttachmentId> Attach(AttachRequest request) override {
     if (absl::Status checked = Check(&request); !checked.ok()) return checked;
+    disposal_.WaitForRoom(kMaxUndisposed, SteadyClock::now() + kDisposalPatience);
     const std::vector<AddressRange> undeclared = AskForAreas(request.pid, &request.mappings);
     const AttachmentId id = NewId();
     std::unique_ptr<AttachmentJournal> journal = MakeJournal(request, id, journal_);
@@ -305,7 +311,7 @@ class PagerOnThreads final : public Pager {
       return status;
     }
     if (request.replay != nullptr) {
-      attachment->StartReplay(request.replay, request.on_replayed);
+      attachment->StartReplay(*request.replay, request.on_replayed);
     } else {
       attachment->StartDrain();
     }
@@ -363,24 +369,17 @@ class PagerOnThreads final : public Pager {
 
   absl::Status Detach(AttachmentId id) override {
     const std::shared_ptr<LiveAttachment> attachment = Forget(id);
-    if (attachment == nullptr) {
-      return absl::NotFoundError(absl::StrCat("there is no attachment ", id));
-    }
+    if (attachment == nullptr) return NoSuch(id);
     EndWithMemory(*attachment, "detached");
     return absl::OkStatus();
   }
 
   void Perform(AttachmentId id, FarCommand command, FarDone done) override {
-    std::shared_ptr<LiveAttachment> attachment;
-    {
-      MutexLock lock(mu_);
-      const auto found = attachments_.find(id);
-      if (found != attachments_.end()) attachment = found->second;
-    }
-    if (attachment != nullptr) {
-      attachment->Perform(std::move(command), std::move(done));
+    const absl::StatusOr<std::shared_ptr<LiveAttachment>> attachment = Find(id);
+    if (attachment.ok()) {
+      (*attachment)->Perform(std::move(command), std::move(done));
     } else {
-      std::move(done)(absl::NotFoundError(absl::StrCat("there is no attachment ", id)));
+      std::move(done)(attachment.status());
     }
   }
 
@@ -395,6 +394,33 @@ class PagerOnThreads final : public Pager {
     return stats;
   }
 
+  PagerMetrics Metrics() const override {
+    PagerMetrics metrics;
+    std::map<AttachmentId, std::shared_ptr<LiveAttachment>> attachments;
+    {
+      MutexLock lock(mu_);
+      metrics.attachments_total = attachments_total_;
+      metrics.ended = ended_metrics_;
+      attachments = attachments_;
+      attachments.insert(ending_.begin(), ending_.end());
+    }
+    for (const auto& [id, attachment] : attachments) metrics.live.push_back(attachment->Metrics());
+    return metrics;
+  }
+
+  absl::StatusOr<MemoryMap> Map(AttachmentId id, const MapView& view) const override {
+    const absl::StatusOr<std::shared_ptr<LiveAttachment>> attachment = Find(id);
+    if (!attachment.ok()) return attachment.status();
+    return (*attachment)->Map(view);
+  }
+
+  absl::StatusOr<std::vector<MemoryEvent>> Events(AttachmentId id,
+                                                  uint64_t sequence) const override {
+    const absl::StatusOr<std::shared_ptr<LiveAttachment>> attachment = Find(id);
+    if (!attachment.ok()) return attachment.status();
+    return (*attachment)->events().After(sequence);
+  }
+
   void Stop() override {
     {
       MutexLock lock(mu_);
@@ -404,7 +430,7 @@ class PagerOnThreads final : public Pager {
     do {
       {
         MutexLock lock(mu_);
-        while (ending_ > 0) ended_.Wait(mu_);
+        while (!ending_.empty()) ended_.Wait(mu_);
       }
       for (const auto& loop : loops_) loop->Flush();
     } while (EndAll());
@@ -494,7 +520,7 @@ class PagerOnThreads final : public Pager {
   void CloseUnstarted(LiveAttachment& attachment) {
     const auto forgotten = Forget(attachment.id());
     attachment.Close();
-    if (forgotten != nullptr) NoteEnded();
+    if (forgotten != nullptr) NoteEnded(attachment);
   }
 
   std::shared_ptr<LiveAttachment> Add(AttachedProcess process, const AttachmentOptions& options,
@@ -515,9 +541,11 @@ class PagerOnThreads final : public Pager {
       OnFork(parent, std::move(child));
     };
     const AttachmentId id = process.id;
-    return attachments_[id] = std::make_shared<LiveAttachment>(std::move(process), options,
-                                                               std::move(source), std::move(memory),
-                                                               std::move(recorder), environment);
+    ++attachments_total_;
+    // A fetch that is under way may be the last that has the memory.
+    return attachments_[id] = std::make_shared<LiveAttachment>(
+               std::move(process), options, std::move(source), disposal_.Later(std::move(memory)),
+               std::move(recorder), environment);
   }
 
   void OnFork(LiveAttachment& parent, std::shared_ptr<PagedMemory> memory) {
@@ -544,14 +572,14 @@ class PagerOnThreads final : public Pager {
     attachment.Unregister();
     attachment.Close();
     LogEnd(attachment, why);
-    NoteEnded();
+    NoteEnded(attachment);
   }
 
   void OnGone(AttachmentId id) {
     if (const std::shared_ptr<LiveAttachment> attachment = Forget(id)) {
       attachment->Close();
       LogEnd(*attachment, "the process has ended");
-      NoteEnded();
+      NoteEnded(*attachment);
     }
   }
 
@@ -563,17 +591,28 @@ class PagerOnThreads final : public Pager {
                      stats.poisoned_pages, " poisoned"));
   }
 
+  static absl::Status NoSuch(AttachmentId id) {
+    return absl::NotFoundError(absl::StrCat("there is no attachment ", id));
+  }
+  absl::StatusOr<std::shared_ptr<LiveAttachment>> Find(AttachmentId id) const {
+    MutexLock lock(mu_);
+    const auto found = attachments_.find(id);
+    if (found == attachments_.end()) return NoSuch(id);
+    return found->second;
+  }
+
   // NoteEnded() has to follow, once it is closed.
   std::shared_ptr<LiveAttachment> Forget(AttachmentId id) {
     MutexLock lock(mu_);
     auto node = attachments_.extract(id);
     if (node.empty()) return nullptr;
-    ++ending_;
-    return std::move(node.mapped());
+    return ending_[id] = std::move(node.mapped());
   }
-  void NoteEnded() {
+  void NoteEnded(const LiveAttachment& attachment) {
+    const AttachmentMetrics metrics = attachment.Metrics();
     MutexLock lock(mu_);
-    --ending_;
+    ended_metrics_.AddTotals(metrics);
+    ending_.erase(attachment.id());
     ended_.SignalAll();
   }
 
@@ -581,12 +620,15 @@ class PagerOnThreads final : public Pager {
   Journal* const journal_;  // may be null
   const std::string trace_directory_;
   DescriptorReserve reserve_;
+  Disposal disposal_;
   mutable Mutex mu_;
   std::map<AttachmentId, std::shared_ptr<LiveAttachment>> attachments_ ABSL_GUARDED_BY(mu_);
   AttachmentId next_id_ ABSL_GUARDED_BY(mu_);
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
+  uint64_t attachments_total_ ABSL_GUARDED_BY(mu_) = 0;
   // Attachments that were forgotten, but that are not closed yet.
-  int ending_ ABSL_GUARDED_BY(mu_) = 0;
+  std::map<AttachmentId, std::shared_ptr<LiveAttachment>> ending_ ABSL_GUARDED_BY(mu_);
+  AttachmentMetrics ended_metrics_ ABSL_GUARDED_BY(mu_);
   CondVar ended_;
   // Destroyed in this order: first the timers, whose tasks end attachments, which use the loops.
   const std::vector<std::unique_ptr<EventLoop>> loops_;

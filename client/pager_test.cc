@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 
 #include <atomic>
+#include <cmath>
 #include <thread>
 
 #include "client/process_maps.h"
@@ -129,6 +130,89 @@ TEST_P(PagerTest, ManyAttachmentsAreServedAtOnce) {
               content_.substr(i * 8 * kPageSize, 8 * kPageSize));
   }
   EXPECT_EQ(pager_->Attachments().size(), 20u);
+}
+
+TEST_P(PagerTest, WhatAnAttachmentHasCountedStaysWhenItEnds) {
+  TestMemory first(GetParam(), PageCount(32)), second(GetParam(), PageCount(8));
+  const AttachmentId id = Attach(first);
+  Attach(second);
+  first.Read(0, first.size());
+  second.Read(0, second.size());
+  ASSERT_TRUE(pager_->Detach(id).ok());
+  const PagerMetrics metrics = pager_->Metrics();
+  EXPECT_EQ(metrics.attachments_total, 2u);
+  ASSERT_EQ(metrics.live.size(), 1u);
+  const AttachmentMetrics& ended = metrics.ended;
+  EXPECT_EQ(ended.stats.copied_pages_total + ended.stats.zeroed_pages_total, 32u);
+  EXPECT_EQ(ended.stats.fetched_pages_total, ended.stats.copied_pages_total);
+  EXPECT_EQ(ended.stats.present_pages, 0u);
+  EXPECT_EQ(ended.stats.waiting_faults, 0u);
+  LatencyCounts latency;
+  for (const LatencyCounts& one : ended.fault_latency) latency += one;
+  EXPECT_GT(latency.total(), 0u);
+  EXPECT_LE(latency.total(), ended.stats.faults_total);
+}
+
+// Read all the time while attachments begin, fault and end: what is counted must not be missed
+// between being that of a live one and that of one that has ended, nor counted twice.
+TEST_P(PagerTest, TotalsNeverGoDown) {
+  std::atomic<bool> done = false;
+  uint64_t filled = 0, latencies = 0, falls = 0;
+  std::thread reader([&] {
+    while (!done) {
+      PagerMetrics metrics = pager_->Metrics();
+      for (const AttachmentMetrics& one : metrics.live) metrics.ended.AddTotals(one);
+      const AttachmentStats& stats = metrics.ended.stats;
+      const uint64_t now = stats.copied_pages_total + stats.zeroed_pages_total;
+      LatencyCounts latency;
+      for (const LatencyCounts& one : metrics.ended.fault_latency) latency += one;
+      falls += now < filled || latency.total() < latencies;
+      filled = now;
+      latencies = latency.total();
+    }
+  });
+  constexpr uint64_t kRounds = 50;
+  for (uint64_t round = 0; round < kRounds; ++round) {
+    TestMemory memory(GetParam(), PageCount(16));
+    const AttachmentId id = Attach(memory);
+    memory.Read(0, memory.size());
+    EXPECT_TRUE(pager_->Detach(id).ok());
+  }
+  done = true;
+  reader.join();
+  EXPECT_EQ(falls, 0u);
+  const AttachmentStats stats = pager_->Metrics().ended.stats;
+  EXPECT_EQ(stats.copied_pages_total + stats.zeroed_pages_total, kRounds * 16);
+}
+
+TEST_P(PagerTest, ADrainTellsHowMuchIsLeftAndWhenItIsDone) {
+  TestMemory memory(GetParam(), PageCount(kPages));
+  AttachRequest request = Request(OpenRegistered({&memory}), {MappingOf(memory, 0)});
+  request.options.drain = true;
+  source_->Hold();
+  ASSERT_TRUE(pager_->Attach(std::move(request)).ok());
+  const auto look = [this] { return pager_->Metrics().live.at(0); };
+  EXPECT_TRUE(look().draining);
+  EXPECT_EQ(look().drain_left_pages, kPages);
+  EXPECT_TRUE(std::isnan(look().drain_left_seconds));
+  source_->FailPage(PageIndex(kPages - 1), absl::UnavailableError("not yet"));
+  while (source_->pending() == 0) std::this_thread::yield();
+  source_->Release();
+  AttachmentMetrics metrics;
+  do {
+    metrics = look();
+  } while (metrics.drain_left_pages == kPages);
+  EXPECT_TRUE(metrics.draining);
+  EXPECT_GT(metrics.drain_left_pages, 0u);
+  EXPECT_GT(metrics.drain_left_seconds, 0);
+  source_->HealPage(PageIndex(kPages - 1));
+  do {
+    metrics = look();
+  } while (!metrics.stats.drained);
+  metrics = look();
+  EXPECT_FALSE(metrics.draining);
+  EXPECT_EQ(metrics.drain_left_pages, 0u);
+  EXPECT_EQ(metrics.drain_left_seconds, 0);
 }
 
 TEST_P(PagerTest, ADamagedPageGetsSigbusAndItsNeighboursGoOn) {

@@ -101,7 +101,8 @@ class AgentTest : public testing::Test {
 TEST_F(AgentTest, RefusesFlagsThatItDoesNotKnowSayingWhatItDoes) {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {"--prefetch=oracle",
-       "unknown prefetch policy \"oracle\"; known are none, sequential, majority and streams"},
+       "unknown prefetch policy \"oracle\"; known are none, sequential, majority, streams and "
+       "cluster"},
       {"--fault-policy=panic", "unknown fault policy \"panic\"; known are wait, poison and kill"},
       {"--socket-mode=rw", "\"rw\" is no file mode; write it in octal, such as 0660"},
       {"--fault-deadline=soon", "\"soon\" is no duration"},

@@ -4,16 +4,21 @@
 #include <absl/strings/str_cat.h>
 #include <malloc.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "client/agent/agent_metrics.h"
+#include "client/agent/agent_page.h"
 #include "client/attach/handover_server.h"
 #include "client/evict/policies.h"
 #include "client/pager.h"
@@ -25,6 +30,8 @@
 #include "client/timers.h"
 #include "proto/daemon.h"
 #include "proto/log.h"
+#include "proto/service_manager.h"
+#include "proto/tls_files_watch.h"
 
 namespace faultline {
 namespace {
@@ -47,8 +54,11 @@ struct Flags {
   PageServerOptions page_server;
   PagerOptions pager;
   HandoverServerOptions handover;
+  std::vector<std::string> allow;
   std::string journal;
+  std::string run_directory;
   Injection injection;
+  MetricsOptions metrics;
   LogLevel log_level = LogLevel::kInfo;
 };
 
@@ -79,7 +89,32 @@ void AddExperimentFlags(DaemonFlags& add, Flags* flags) {
           InjectionProfiles()));
 }
 
-void AddFarFlags(DaemonFlags& add, HandoverWorkersOptions* workers) {
+void AddTlsFlags(DaemonFlags& add, ServerTls* tls) {
+  add.Add("--tls-ca", &tls->files.ca, "FILE",
+          "Certificate of the page server's authority, PEM; with it TLS is spoken to a host:port. "
+          "The files are looked at every 5 s, so they may be replaced");
+  add.Add("--tls-cert", &tls->files.certificate, "FILE",
+          "This agent's certificate, PEM: its common name is who calls");
+  add.Add("--tls-key", &tls->files.key, "FILE", "Private key of --tls-cert, PEM");
+  add.Add("--tls-server-name", &tls->server_name, "NAME",
+          "Name that the server's certificate is of, where that is not the host");
+}
+
+void AddSocketFlags(DaemonFlags& add, Flags* flags) {
+  add.Add("--socket", &flags->handover.socket_path, "PATH",
+          "Where to listen for processes that hand over their memory");
+  add.AddParsed("--socket-mode", &ParseMode, &flags->handover.socket_mode, "MODE", "0660",
+                "Octal: who may connect may be served; a service manager's socket keeps its own");
+  add.AddParsed("--socket-owner", &ParseSocketOwner, &flags->handover.socket_owner, "USER:GROUP",
+                "", "Whose the socket is; also USER or :GROUP");
+  add.Add("--allow", &flags->allow, "RULE",
+          "Who of them may have which volumes: user:WHO=VOLUME,... or group:WHO=VOLUME,..., where "
+          "a VOLUME may end in * for all that begin so; may be given several times. With none, "
+          "everybody who may connect may have all");
+}
+
+void AddFarFlags(DaemonFlags& add, Flags* flags) {
+  HandoverWorkersOptions* const workers = &flags->handover.workers;
   add.AddParsed("--local-memory", &ParseLocalMemory, &workers->local_memory, "SIZE|PERCENT",
                 workers->local_memory.ToString(),
                 "Budget of an attachment with far memory that asks for none: so much of it, or of "
@@ -89,17 +124,21 @@ void AddFarFlags(DaemonFlags& add, HandoverWorkersOptions* workers) {
   add.Add("--policy", &workers->eviction_policy, "POLICY",
           absl::StrCat("Which pages of far memory leave first, unless a handover says otherwise: ",
                        kEvictionPolicyForm));
+  add.Add("--run-directory", &flags->run_directory, "DIR",
+          "Of an agent that serves programs that its parent process runs: the socket (agent.sock) "
+          "and the journal are in this directory, and once the parent has ended the agent does, "
+          "deletes their volumes, and removes the directory");
 }
 
 void AddFlags(CLI::App& app, Flags* flags) {
   DaemonFlags add(&app, "FAULTLINE_AGENT_");
   HandoverWorkersOptions& workers = flags->handover.workers;
   add.Add("--server", &flags->page_server.address, "ADDRESS",
-          "Address of the page server: host:port or unix:path; it may be down now");
-  add.Add("--socket", &flags->handover.socket_path, "PATH",
-          "Where to listen for processes that hand over their memory");
-  add.AddParsed("--socket-mode", &ParseMode, &flags->handover.socket_mode, "MODE", "0660",
-                "Permissions of the socket, in octal; who may connect may be served");
+          "Address of the page server: host:port or unix:path; it may be down now. Of several that "
+          "have the same volumes, those with commas between them, or dns:///host:port for all "
+          "addresses of a name: fetches are balanced, and go on where one of them fails");
+  AddTlsFlags(add, &flags->page_server.tls);
+  AddSocketFlags(add, flags);
   add.Add(
       "--journal", &flags->journal, "DIR",
       "Where attachments are noted, so that an agent that starts there goes on with what one that "
@@ -109,8 +148,8 @@ void AddFlags(CLI::App& app, Flags* flags) {
           "Volume of handovers that name none, which are those in Firecracker's form");
   add.AddParsed("--prefetch", &ParsePrefetchPolicy, &workers.attachment.prefetch, "POLICY", "none",
                 "Pages to fetch before they are touched, unless a handover says otherwise: none, "
-                "sequential, majority (the stride that most of the last touches share) or streams "
-                "(a stride for each of several places)");
+                "sequential, majority (the stride that most of the last touches share), streams (a "
+                "stride for each of several places) or cluster (majority, or the neighbours)");
   add.AddParsed(
       "--working-set", &ParseWorkingSetUse, &workers.attachment.working_set, "USE", "none",
       "What becomes of the pages that faults ask for, unless a handover says otherwise: "
@@ -134,7 +173,7 @@ void AddFlags(CLI::App& app, Flags* flags) {
                 "keep|zero", "keep",
                 "What a page of shared memory reads that was discarded before it was ever filled; "
                 "the kernel does not tell MADV_DONTNEED (keep) from MADV_REMOVE (zero)");
-  AddFarFlags(add, &workers);
+  AddFarFlags(add, flags);
   add.Add("--readers", &flags->pager.readers, "N", "Threads that read page faults")
       ->check(CLI::Range(1, 256));
   add.Add("--retry-threads", &flags->pager.retry_threads, "N",
@@ -156,6 +195,7 @@ void AddFlags(CLI::App& app, Flags* flags) {
   add.Add("--max-attachments", &workers.max_attachments, "N",
           "Processes served at the same time; more are refused")
       ->check(CLI::Range(1, 1'000'000));
+  add.AddMetrics(&flags->metrics, "attachments");
   add.AddLogLevel(&flags->log_level);
   add.AddConfigFile("volume = \"vm\"");
   app.set_version_flag("--version", "faultline-agent " FAULTLINE_VERSION);
@@ -177,16 +217,21 @@ void RaiseDescriptorLimit(size_t max_attachments) {
 // In the order of construction; each uses those before it.
 struct Agent {
   std::unique_ptr<ThreadTimers> delays;
-  std::unique_ptr<Injector> injector;  // null: nothing is injected
+  std::unique_ptr<Injector> injector;        // null: nothing is injected
+  std::unique_ptr<TlsFilesWatch> tls_files;  // null: no TLS
   std::unique_ptr<PageServer> page_server;
   std::unique_ptr<ServerWorkingSets> working_sets;
   std::unique_ptr<OwnedVolumes> owned_volumes;
   std::unique_ptr<Journal> journal;  // null: nothing survives
   std::unique_ptr<Pager> pager;
   std::unique_ptr<HandoverServer> handovers;
+  std::unique_ptr<AgentMetrics> metrics;
+  std::unique_ptr<HttpServer> page;  // null: none is served, nor metrics
 
-  // Leaves no process with memory that turns into zeros.
-  void Stop() {
+  // Leaves no process with memory that turns into zeros. Whether no volume is left, either, that
+  // is of use to nobody.
+  bool Stop() {
+    page.reset();
     handovers->StopHandovers();
     pager->Stop();
     // Only now, so that peers that watch their connection find all decided.
@@ -195,15 +240,18 @@ struct Agent {
     journal.reset();
     injector.reset();
     delays.reset();  // its tasks use the page server
-    owned_volumes.reset();
     working_sets.reset();
+    // Fetches under way keep their sources, and so the volumes of those.
     page_server.reset();
+    const bool all_deleted = owned_volumes->Finish();
+    owned_volumes.reset();
+    return all_deleted;
   }
 };
 
 absl::Status PrepareFar(const Flags& flags, Agent* agent, HandoverWorkersOptions* workers) {
   absl::StatusOr<std::unique_ptr<AdminClient>> admin =
-      AdminClient::Create({.address = flags.page_server.address});
+      AdminClient::Create({.address = flags.page_server.address, .tls = flags.page_server.tls});
   if (!admin.ok()) return admin.status();
   PageServer* const server = agent->page_server.get();
   agent->owned_volumes = std::make_unique<OwnedVolumes>(*std::move(admin), server);
@@ -236,10 +284,26 @@ absl::Status PrepareFar(const Flags& flags, Agent* agent, HandoverWorkersOptions
   return MakeEvictionPolicy(workers->eviction_policy, PageCount(1)).status();
 }
 
+absl::Status StartPage(const Flags& flags, Agent* agent) {
+  if (flags.metrics.address.empty()) return absl::OkStatus();
+  agent->metrics = std::make_unique<AgentMetrics>(agent->pager.get(), agent->page_server.get(),
+                                                  agent->handovers.get(), agent->tls_files.get(),
+                                                  flags.metrics.series_limit);
+  absl::StatusOr<std::unique_ptr<HttpServer>> server = HttpServer::Start(
+      flags.metrics, AgentPageRoutes({agent->pager.get(), agent->page_server.get(),
+                                      agent->metrics.get(), flags.page_server.address}));
+  if (!server.ok()) return server.status();
+  agent->page = *std::move(server);
+  LogPage(*agent->page);
+  return absl::OkStatus();
+}
+
 absl::Status StartAgent(const Flags& flags, Agent* agent) {
   absl::StatusOr<std::unique_ptr<PageServer>> page_server = PageServer::Create(flags.page_server);
   if (!page_server.ok()) return page_server.status();
   agent->page_server = *std::move(page_server);
+  const TlsFiles& tls_files = flags.page_server.tls.files;
+  if (tls_files.any()) agent->tls_files = std::make_unique<TlsFilesWatch>(tls_files);
   if (flags.injection.any()) {
     agent->delays = std::make_unique<ThreadTimers>();
     agent->injector = std::make_unique<Injector>(flags.injection, agent->delays.get());
@@ -261,6 +325,9 @@ absl::Status StartAgent(const Flags& flags, Agent* agent) {
   agent->pager = *std::move(pager);
   agent->working_sets = std::make_unique<ServerWorkingSets>(agent->page_server.get());
   HandoverServerOptions handover = flags.handover;
+  absl::StatusOr<VolumePermissions> permissions = VolumePermissions::Parse(flags.allow);
+  if (!permissions.ok()) return permissions.status();
+  handover.workers.permissions = *std::move(permissions);
   handover.workers.working_sets = agent->working_sets.get();
   if (absl::Status status = PrepareFar(flags, agent, &handover.workers); !status.ok())
     return status;
@@ -275,6 +342,8 @@ absl::Status StartAgent(const Flags& flags, Agent* agent) {
       });
   if (!handovers.ok()) return handovers.status();
   agent->handovers = *std::move(handovers);
+  // Before anything is taken over, which would end with an agent that cannot start.
+  if (absl::Status status = StartPage(flags, agent); !status.ok()) return status;
   if (agent->journal != nullptr) {
     std::vector<std::string> volumes;
     for (LeftAttachment& left : agent->journal->TakeLeft(&volumes)) {
@@ -289,6 +358,8 @@ int RunAgent(const Flags& flags) {
   TuneLibraries();
   const sigset_t signals = BlockSignals();
   RaiseDescriptorLimit(flags.handover.workers.max_attachments);
+  const pid_t parent = getppid();
+  if (!flags.run_directory.empty()) prctl(PR_SET_PDEATHSIG, SIGTERM);
   Agent agent;
   if (absl::Status status = StartAgent(flags, &agent); !status.ok()) {
     LogError(absl::StrCat("cannot start: ", status.message()));
@@ -301,9 +372,11 @@ int RunAgent(const Flags& flags) {
       workers.volume.empty() ? "volumes as named" : absl::StrCat("volume ", workers.volume),
       ", fault policy ", FaultPolicyName(workers.attachment.policy), " after ",
       absl::FormatDuration(workers.attachment.fault_deadline)));
+  NotifyServiceManager("READY=1");
 
-  LogInfo(absl::StrCat("got ", WaitForSignal(signals),
-                       "; ending all attachments, a second signal ends at once"));
+  const char* const first = WaitForSignal(signals);
+  NotifyServiceManager("STOPPING=1");
+  LogInfo(absl::StrCat("got ", first, "; ending all attachments, a second signal ends at once"));
   std::thread([signals] {
     LogError(absl::StrCat("got ", WaitForSignal(signals),
                           " while stopping; exiting. Memory that is not filled turns into zeros in "
@@ -311,7 +384,12 @@ int RunAgent(const Flags& flags) {
                           "that do"));
     _exit(kExitAtSecondSignal);
   }).detach();
-  agent.Stop();
+  const bool all_deleted = agent.Stop();
+  // Where volumes are left, the directory says which.
+  if (!flags.run_directory.empty() && getppid() != parent && all_deleted) {
+    std::error_code ignored;
+    std::filesystem::remove_all(flags.run_directory, ignored);
+  }
   LogInfo("stopped");
   return 0;
 }
@@ -327,6 +405,11 @@ int Main(int argc, char** argv) {
       "Flags may also be given in the environment, as FAULTLINE_AGENT_ and the flag's name.");
   AddFlags(app, &flags);
   CLI11_PARSE(app, argc, argv);
+  if (!flags.run_directory.empty()) {
+    flags.handover.socket_path = flags.run_directory + "/agent.sock";
+    flags.journal = flags.run_directory + "/journal";
+  }
+  flags.handover.passed_sockets = TakePassedSockets();
   flags.handover.workers.open_timeout = flags.handover.handover_timeout;
   flags.handover.max_connections = flags.handover.workers.max_attachments + kOtherConnections;
   InitLog("faultline-agent", flags.log_level);

@@ -64,6 +64,13 @@ class FakePager : public Pager {
     return all;
   }
 
+  PagerMetrics Metrics() const override { return {}; }
+
+  absl::StatusOr<MemoryMap> Map(AttachmentId, const MapView&) const override { return MemoryMap(); }
+  absl::StatusOr<std::vector<MemoryEvent>> Events(AttachmentId, uint64_t) const override {
+    return std::vector<MemoryEvent>();
+  }
+
   void Stop() override {
     MutexLock lock(mu_);
     attached_.clear();

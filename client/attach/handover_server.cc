@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -100,6 +101,8 @@ class EpollHandoverServer : public HandoverServer {
 
   void Adopt(LeftAttachment left) override { workers_.Adopt(std::move(left)); }
 
+  uint64_t refused() const override { return refused_.load(std::memory_order_relaxed); }
+
  private:
   // From any thread.
   void Post(HandoverOutcome outcome);
@@ -119,6 +122,7 @@ class EpollHandoverServer : public HandoverServer {
   void OnText(uint64_t id, Connection& c, const std::string& text);
   void OnRequest(uint64_t id, Connection& c, HandoverRequest request);
   absl::Status CheckDescriptors(const Connection& c, const HandoverRequest& request) const;
+  absl::Status CheckPermission(const Connection& c, const HandoverRequest& request) const;
   void OnEnd(Connection& c);
   void Refuse(Connection& c, bool firecracker, const absl::Status& reason);
   void Send(Connection& c);
@@ -134,6 +138,7 @@ class EpollHandoverServer : public HandoverServer {
   std::map<uint64_t, Connection> connections_;
   uint64_t next_connection_ = kFirstConnection;
   bool accepting_ = false;
+  std::atomic<uint64_t> refused_ = 0;  // changed by it alone
   Clock::time_point accept_again_ = Clock::time_point::max();
 
   Mutex mu_;
@@ -373,6 +378,11 @@ void EpollHandoverServer::OnText(uint64_t id, Connection& c, const std::string& 
 
 void EpollHandoverServer::OnRequest(uint64_t id, Connection& c, HandoverRequest request) {
   const bool firecracker = request.kind == Kind::kFirecracker;
+  if (absl::Status status = CheckPermission(c, request); !status.ok()) {
+    refused_.fetch_add(1, std::memory_order_relaxed);
+    Refuse(c, firecracker && !c.descriptors.empty(), status);
+    return;
+  }
   HandoverJob job;
   if (firecracker || request.kind == Kind::kAttach) {
     const absl::Status status = CheckDescriptors(c, request);
@@ -410,6 +420,30 @@ void EpollHandoverServer::OnRequest(uint64_t id, Connection& c, HandoverRequest 
   }
   c.busy = true;
   workers_.Submit(std::move(job));
+}
+
+// Before anything is asked of the page server, so that the answer tells nothing of the volume.
+absl::Status EpollHandoverServer::CheckPermission(const Connection& c,
+                                                  const HandoverRequest& request) const {
+  const VolumePermissions& permissions = options_.workers.permissions;
+  switch (request.kind) {
+    case Kind::kQueryAttachments:  // its answer has only what the peer may see
+    case Kind::kDetach:            // by the attachment's own process only
+      return absl::OkStatus();
+    case Kind::kFirecracker:
+      return permissions.Check(c.peer, options_.workers.volume);
+    case Kind::kFarCommand:
+      if (request.command.kind != FarCommand::Kind::kCheckpoint) return absl::OkStatus();
+      return permissions.Check(c.peer, request.command.snapshot);
+    case Kind::kQueryVolume:
+    case Kind::kAttach:
+      break;
+  }
+  if (request.far && request.far->new_volume && !request.far->new_volume->snapshot.empty()) {
+    absl::Status status = permissions.Check(c.peer, request.far->new_volume->snapshot);
+    if (!status.ok()) return status;
+  }
+  return permissions.Check(c.peer, request.volume);
 }
 
 // Also what else must be so before a handover is worth a worker's time.
@@ -508,7 +542,9 @@ absl::StatusOr<std::unique_ptr<HandoverServer>> HandoverServer::Start(
         absl::StrCat("cannot start the handover server: ", strerror(errno)));
   }
   absl::StatusOr<ListeningSocket> listening =
-      ListeningSocket::Open(options.socket_path, options.socket_mode);
+      options.passed_sockets.empty()
+          ? ListeningSocket::Open(options.socket_path, options.socket_mode, options.socket_owner)
+          : ListeningSocket::TakeOver(options.passed_sockets, options.socket_path);
   if (!listening.ok()) return listening.status();
   return std::make_unique<EpollHandoverServer>(options, *std::move(listening), std::move(epoll),
                                                std::move(wake_up), pager, std::move(open_source));

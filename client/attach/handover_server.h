@@ -28,8 +28,10 @@
 #include <absl/time/time.h>
 #include <sys/types.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "client/attach/handover_workers.h"
 #include "client/pager.h"
@@ -40,6 +42,10 @@ namespace faultline {
 struct HandoverServerOptions {
   std::string socket_path;
   mode_t socket_mode = 0660;
+  SocketOwner socket_owner = {};
+  // Of the service manager, taken over by Start(): none, or the one that listens at `socket_path`
+  // already, whose mode and whose path are not ours then.
+  std::vector<int> passed_sockets = {};
   // A peer must have sent a whole request, and taken its answer, within this time: after
   // connecting, and again after each answer, until it has an attachment. Otherwise it is dropped.
   absl::Duration handover_timeout = absl::Seconds(10);
@@ -64,6 +70,9 @@ class HandoverServer {
   // opened, and for one that fails for good, what is said above of Firecracker's form holds, under
   // the attachment's own fault policy.
   virtual void Adopt(LeftAttachment left) = 0;
+
+  // Requests that HandoverWorkersOptions::permissions have not allowed. From any thread.
+  virtual uint64_t refused() const = 0;
 
   // Stops listening, and refuses every request from here on; handovers under way fail. After it
   // nothing here calls the Pager. Returns within HandoverWorkersOptions::try_timeout. Idempotent.

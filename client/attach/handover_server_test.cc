@@ -128,6 +128,12 @@ class HandoverServerTest : public testing::Test {
     server_ = *std::move(server);
   }
 
+  void Allow(const std::vector<std::string>& rules) {
+    auto permissions = VolumePermissions::Parse(rules);
+    ASSERT_TRUE(permissions.ok()) << permissions.status();
+    options_.workers.permissions = *std::move(permissions);
+  }
+
   TestPeer Connect() { return TestPeer(options_.socket_path); }
 
   static std::string MappingText(uint64_t address = 0x10000, uint64_t size = 8192,
@@ -267,6 +273,42 @@ TEST_F(HandoverServerTest, RefusesBadHandoversSayingWhatIsWrong) {
 }
 
 // What the Pager says of mappings reaches the peer.
+// The page server is not even asked.
+TEST_F(HandoverServerTest, AVolumeThatThePeerMayNotHaveIsRefusedAndCounted) {
+  Allow({absl::StrCat("user:", geteuid(), "=vm"), "user:12345=other"});
+  options_.workers.volume = "other";
+  Start();
+  EXPECT_EQ(Ask(Ours(MappingText())), R"({"attachment":1,"status":"ok"})");
+  page_server_.SetHeld(true);
+  for (const std::string& text :
+       {Ours(MappingText(), "other"), std::string(R"({"query":"volume","volume":"other"})"),
+        absl::StrCat(R"({"volume":"vm","mode":"far","far":{"from_snapshot":"other"},"mappings":[)",
+                     MappingText(0x10000, 8192, 0, R"(,"memfd":0)"), "]}"),
+        std::string(R"({"far_command":"checkpoint","attachment":1,"snapshot":"other"})")}) {
+    EXPECT_TRUE(absl::StrContains(Ask(text), "may not have volume \\\"other\\\" here")) << text;
+  }
+  TestPeer firecracker = Connect();
+  firecracker.Send(absl::StrCat("[", MappingText(), "]"), {uffd_.get()});
+  executioner_.WaitForOne();
+  EXPECT_EQ(server_->refused(), 5u);
+  page_server_.SetHeld(false);
+}
+
+TEST_F(HandoverServerTest, AttachmentsOfVolumesThatThePeerMayNotHaveAreNotShown) {
+  Allow({absl::StrCat("group:", getegid(), "=vm")});
+  Start();
+  EXPECT_EQ(Ask(Ours(MappingText())), R"({"attachment":1,"status":"ok"})");
+  AttachRequest foreign;
+  foreign.volume = "closed";
+  foreign.uffd.reset(fcntl(uffd_.get(), F_DUPFD_CLOEXEC, 0));
+  foreign.mappings = pager_.MappingsOf(1);
+  foreign.source = std::make_shared<SizedSource>(PageCount(100));
+  ASSERT_TRUE(pager_.Attach(std::move(foreign)).ok());
+  const std::string shown = Ask(R"({"query":"attachments"})");
+  EXPECT_TRUE(absl::StrContains(shown, R"("volume":"vm")")) << shown;
+  EXPECT_FALSE(absl::StrContains(shown, "closed")) << shown;
+}
+
 TEST_F(HandoverServerTest, RefusesBadMappingsSayingWhatIsWrong) {
   Start();
   const std::vector<std::pair<std::string, std::vector<Mapping>>> cases = {

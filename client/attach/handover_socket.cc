@@ -83,7 +83,8 @@ void TakeDescriptors(const msghdr& message, size_t max_descriptors,
 
 }  // namespace
 
-absl::StatusOr<ListeningSocket> ListeningSocket::Open(const std::string& path, mode_t mode) {
+absl::StatusOr<ListeningSocket> ListeningSocket::Open(const std::string& path, mode_t mode,
+                                                      const SocketOwner& owner) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof address.sun_path) {
@@ -101,12 +102,23 @@ absl::StatusOr<ListeningSocket> ListeningSocket::Open(const std::string& path, m
   if (absl::Status status = RemoveStaleSocket(path, address); !status.ok()) return status;
   UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   // The mode before bind bounds the one that the path is born with, the one after makes it exact:
-  // between the two nobody has more permission than `mode` gives.
-  if (!fd || fchmod(fd.get(), mode) != 0 ||
+  // between the two nobody has more permission than `mode` gives, and where the socket is to be
+  // another's, nobody but this user.
+  const bool another = owner.user || owner.group;
+  if (!fd || fchmod(fd.get(), another ? mode & S_IRWXU : mode) != 0 ||
       bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     return PathError(absl::StatusCode::kFailedPrecondition, "cannot bind a socket to", path);
   }
   struct stat info;
+  constexpr id_t kAsItIs = -1;
+  if (another &&
+      lchown(path.c_str(), owner.user.value_or(kAsItIs), owner.group.value_or(kAsItIs)) != 0) {
+    const absl::Status status =
+        PathError(absl::StatusCode::kPermissionDenied,
+                  "cannot give the socket to the owner that it is to have,", path);
+    unlink(path.c_str());
+    return status;
+  }
   if (chmod(path.c_str(), mode) != 0 || lstat(path.c_str(), &info) != 0 ||
       listen(fd.get(), SOMAXCONN) != 0) {
     const absl::Status status =
@@ -117,8 +129,40 @@ absl::StatusOr<ListeningSocket> ListeningSocket::Open(const std::string& path, m
   return ListeningSocket(std::move(fd), path, info.st_dev, info.st_ino);
 }
 
+absl::StatusOr<ListeningSocket> ListeningSocket::TakeOver(const std::vector<int>& sockets,
+                                                          const std::string& path) {
+  std::vector<UniqueFd> owned;
+  for (const int fd : sockets) owned.emplace_back(fd);
+  if (owned.size() != 1) {
+    return absl::InvalidArgumentError(absl::StrCat("the service manager has passed ", owned.size(),
+                                                   " sockets; the agent takes the one at ", path));
+  }
+  const int fd = owned[0].get();
+  sockaddr_un address{};
+  socklen_t size = sizeof address;
+  int listens = 0;
+  socklen_t listens_size = sizeof listens;
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0 ||
+      address.sun_family != AF_UNIX ||
+      getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &listens_size) != 0 || listens != 1) {
+    return absl::InvalidArgumentError(
+        "the service manager has passed a descriptor that is no listening Unix socket; give the "
+        "socket unit a ListenStream= with a path");
+  }
+  const std::string found(address.sun_path, strnlen(address.sun_path, sizeof address.sun_path));
+  if (found != path) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the service manager has passed a socket that listens at ", found,
+                     ", but --socket is ", path, "; make ListenStream= and --socket the same"));
+  }
+  if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) != 0) {
+    return PathError(absl::StatusCode::kInternal, "cannot use the socket passed for", path);
+  }
+  return ListeningSocket(std::move(owned[0]), "", 0, 0);
+}
+
 ListeningSocket::~ListeningSocket() {
-  if (!fd_) return;
+  if (!fd_ || path_.empty()) return;
   struct stat info;
   if (lstat(path_.c_str(), &info) == 0 && info.st_dev == device_ && info.st_ino == inode_) {
     unlink(path_.c_str());

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "client/attach/volume_permissions.h"
 #include "client/unique_fd.h"
 
 namespace faultline {
@@ -22,15 +23,22 @@ namespace faultline {
 // A socket that listens at a path of the file system. Not thread-safe.
 class ListeningSocket {
  public:
-  // Non-blocking, with exactly the permissions `mode`. Creates the folder of `path` where only that
+  // Non-blocking, with exactly the permissions `mode`, and the owner and group that `owner` names.
+  // Creates the folder of `path` where only that
   // last one is missing, and replaces a socket that nobody listens on any more. ALREADY_EXISTS
   // where somebody does, or where `path` is no socket; INVALID_ARGUMENT for a path too long for a
   // socket.
-  static absl::StatusOr<ListeningSocket> Open(const std::string& path, mode_t mode);
+  static absl::StatusOr<ListeningSocket> Open(const std::string& path, mode_t mode,
+                                              const SocketOwner& owner = {});
+
+  // The one of `sockets`, which are closed on error, that a service manager has opened at `path`
+  // for this process. INVALID_ARGUMENT where it is not one socket that listens there.
+  static absl::StatusOr<ListeningSocket> TakeOver(const std::vector<int>& sockets,
+                                                  const std::string& path);
 
   ListeningSocket(ListeningSocket&&) = default;
   ListeningSocket& operator=(ListeningSocket&&) = delete;
-  // Removes the path, unless another socket stands there by now.
+  // Removes the path, unless it was opened by somebody else, or another socket stands there by now.
   ~ListeningSocket();
 
   int fd() const { return fd_.get(); }
@@ -40,7 +48,7 @@ class ListeningSocket {
       : fd_(std::move(fd)), path_(std::move(path)), device_(device), inode_(inode) {}
 
   UniqueFd fd_;
-  std::string path_;
+  std::string path_;  // empty: not ours to remove
   dev_t device_;
   ino_t inode_;
 };

@@ -3,12 +3,16 @@
 
 #include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "client/attach/test_peer.h"
 
@@ -36,6 +40,18 @@ TEST_F(ListeningSocketTest, HasTheModeThatWasAskedFor) {
     ASSERT_EQ(stat(path_.c_str(), &info), 0);
     EXPECT_EQ(info.st_mode & 0777, mode);
   }
+}
+
+TEST_F(ListeningSocketTest, HasTheOwnerThatWasAskedFor) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root gives a socket away";
+  absl::StatusOr<ListeningSocket> socket =
+      ListeningSocket::Open(path_, 0660, {.user = 65534, .group = 7});
+  ASSERT_TRUE(socket.ok()) << socket.status();
+  struct stat info;
+  ASSERT_EQ(stat(path_.c_str(), &info), 0);
+  EXPECT_EQ(info.st_uid, 65534u);
+  EXPECT_EQ(info.st_gid, 7u);
+  EXPECT_EQ(info.st_mode & 0777, mode_t{0660});
 }
 
 TEST_F(ListeningSocketTest, SocketInUseIsAnError) {
@@ -95,6 +111,36 @@ TEST_F(ListeningSocketTest, LeavesThePathToWhoeverTookIt) {
   ASSERT_TRUE(next.ok()) << next.status();
   { const ListeningSocket gone = *std::move(old); }
   TestPeer peer(path_);
+}
+
+// What a service manager has opened stays its own: it is listened on again by the next agent.
+TEST_F(ListeningSocketTest, TakesASocketOverAndLeavesItsPath) {
+  absl::StatusOr<ListeningSocket> opened = ListeningSocket::Open(path_, 0600);
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  {
+    absl::StatusOr<ListeningSocket> taken = ListeningSocket::TakeOver({dup(opened->fd())}, path_);
+    ASSERT_TRUE(taken.ok()) << taken.status();
+    EXPECT_NE(fcntl(taken->fd(), F_GETFL) & O_NONBLOCK, 0);
+  }
+  TestPeer peer(path_);
+}
+
+TEST_F(ListeningSocketTest, TakesNoOtherSocketOver) {
+  absl::StatusOr<ListeningSocket> opened = ListeningSocket::Open(path_, 0600);
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  const auto why = [&](std::vector<int> sockets, const std::string& path) {
+    return std::string(ListeningSocket::TakeOver(sockets, path).status().message());
+  };
+  EXPECT_EQ(why({dup(opened->fd())}, "/other"),
+            absl::StrCat("the service manager has passed a socket that listens at ", path_,
+                         ", but --socket is /other; make ListenStream= and --socket the same"));
+  EXPECT_EQ(
+      why({dup(opened->fd()), dup(opened->fd())}, path_),
+      absl::StrCat("the service manager has passed 2 sockets; the agent takes the one at ", path_));
+  for (const int fd : {open("/dev/null", O_RDONLY), socket(AF_UNIX, SOCK_STREAM, 0)}) {
+    EXPECT_TRUE(absl::StrContains(why({fd}, path_), "that is no listening Unix socket"));
+    EXPECT_EQ(fcntl(fd, F_GETFD), -1);  // closed
+  }
 }
 
 }  // namespace

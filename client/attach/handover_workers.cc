@@ -2,6 +2,7 @@
 #include "client/attach/handover_workers.h"
 
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -148,7 +149,7 @@ std::optional<HandoverOutcome> HandoverWorkers::Work(HandoverJob& job) {
   outcome.connection = job.connection;
   switch (job.request.kind) {
     case Kind::kQueryAttachments:
-      outcome.reply = AttachmentsReply(pager_->Attachments());
+      outcome.reply = AttachmentsReply(AttachmentsFor(job.peer));
       return outcome;
     case Kind::kDetach: {
       const absl::Status status = Detach(job);
@@ -165,6 +166,14 @@ std::optional<HandoverOutcome> HandoverWorkers::Work(HandoverJob& job) {
       break;
   }
   return Fail(job, absl::InternalError("unknown kind of request"));
+}
+
+std::vector<AttachmentStats> HandoverWorkers::AttachmentsFor(const PeerProcess& peer) const {
+  std::vector<AttachmentStats> attachments = pager_->Attachments();
+  std::erase_if(attachments, [this, &peer](const AttachmentStats& attachment) {
+    return !options_.permissions.Allows(peer, attachment.volume);
+  });
+  return attachments;
 }
 
 absl::Status HandoverWorkers::Detach(const HandoverJob& job) const {
@@ -308,6 +317,13 @@ absl::StatusOr<std::unique_ptr<FarMemory>> HandoverWorkers::PrepareFar(
         " for all far memory (--total-local-memory), of which ", taken, " are taken"));
   }
   record.policy = wanted.policy.value_or(options_.eviction_policy);
+  // A shared object would run as this agent, whoever asks for it.
+  if (record.policy != options_.eviction_policy && !IsBuiltInEvictionPolicy(record.policy)) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("\"", record.policy, "\" is no policy that this agent has; there are ",
+                     absl::StrJoin(kEvictionPolicyNames, ", "), ", and the agent's own --policy, ",
+                     options_.eviction_policy));
+  }
   record.fresh = wanted.fresh || wanted.make_volume > 0 ||
                  (wanted.new_volume && wanted.new_volume->size_bytes > 0);
   record.owns_volume = wanted.make_volume > 0;
@@ -462,11 +478,11 @@ void HandoverWorkers::PrepareWorkingSet(AttachRequest* request) const {
   WorkingSets* const sets = options_.working_sets;
   if (use == WorkingSetUse::kNone || sets == nullptr) return;
   if (use != WorkingSetUse::kRecord) {
-    absl::StatusOr<PageSet> set = sets->Get(request->volume, absl::Now() + options_.try_timeout);
+    absl::StatusOr<WorkingSet> set = sets->Get(request->volume, absl::Now() + options_.try_timeout);
     if (!set.ok()) {
       WarnOfWorkingSet(request->volume, "replayed", set.status());
-    } else if (!set->empty()) {
-      request->replay = std::make_shared<const PageSet>(*std::move(set));
+    } else if (!set->pages().empty()) {
+      request->replay = std::make_shared<const WorkingSet>(*std::move(set));
     }
   }
   if (use != WorkingSetUse::kReplay) {
@@ -482,8 +498,18 @@ absl::Status HandoverWorkers::PrepareFirstPages(const std::vector<uint64_t>& fir
     return absl::Status(pages.status().code(),
                         absl::StrCat("\"first_pages\": ", pages.status().message()));
   }
-  if (request->replay != nullptr) pages->Merge(*request->replay);
-  request->replay = std::make_shared<const PageSet>(*std::move(pages));
+  if (request->replay == nullptr) {
+    request->replay = std::make_shared<const WorkingSet>(*std::move(pages));
+    return absl::OkStatus();
+  }
+  absl::StatusOr<WorkingSet> replay = WorkingSet::Create(pages->volume_size());
+  if (!replay.ok()) return replay.status();
+  for (PageRange run = pages->NextRun(PageIndex(0)); !run.empty();
+       run = pages->NextRun(run.end())) {
+    for (PageIndex page = run.first; page < run.end(); ++page) replay->Insert(page);
+  }
+  replay->Merge(*request->replay);
+  request->replay = std::make_shared<const WorkingSet>(*std::move(replay));
   return absl::OkStatus();
 }
 
@@ -491,10 +517,11 @@ std::shared_ptr<WorkingSetRecorder> HandoverWorkers::NewRecorder(const std::stri
                                                                  const PageSource& source) const {
   WorkingSets* const sets = options_.working_sets;
   if (sets == nullptr) return nullptr;
-  absl::StatusOr<PageSet> set = PageSet::Create(source.size());
+  absl::StatusOr<WorkingSet> set = WorkingSet::Create(source.size());
   if (set.ok()) {
-    return std::make_shared<WorkingSetRecorder>(
-        *std::move(set), [sets, volume](PageSet pages) { sets->Keep(volume, std::move(pages)); });
+    return std::make_shared<WorkingSetRecorder>(*std::move(set), [sets, volume](WorkingSet pages) {
+      sets->Keep(volume, std::move(pages));
+    });
   }
   WarnOfWorkingSet(volume, "recorded", set.status());
   return nullptr;

@@ -21,6 +21,7 @@
 
 #include "client/attach/handover_message.h"
 #include "client/attach/peer_process.h"
+#include "client/attach/volume_permissions.h"
 #include "client/evict/local_memory_limit.h"
 #include "client/pager.h"
 #include "client/source/page_sink.h"
@@ -32,6 +33,9 @@ namespace faultline {
 using EndPeer = std::function<absl::Status(const PeerProcess&)>;
 
 struct HandoverWorkersOptions {
+  // Who of those who may connect may have which volume, also to make and to be shown. What an agent
+  // that was killed has left is gone on with, whatever they say.
+  VolumePermissions permissions;
   std::string volume;  // of peers that speak Firecracker's form; empty: there can be none
   AttachmentOptions attachment;
   // Handovers that are tried at the same moment may exceed it by `threads` - 1.
@@ -153,6 +157,8 @@ class HandoverWorkers {
                                         AttachRequest* request);
   std::shared_ptr<WorkingSetRecorder> NewRecorder(const std::string& volume,
                                                   const PageSource& source) const;
+  // Those of volumes that `peer` may have.
+  std::vector<AttachmentStats> AttachmentsFor(const PeerProcess& peer) const;
   absl::Status Detach(const HandoverJob& job) const;
   // Has it done, and answered then, which may be long after this.
   void Command(HandoverJob job);

@@ -64,12 +64,32 @@ absl::Status CheckSpeaksFor(const PeerProcess& peer, const PeerProcess& target) 
                    ", which is not theirs; do it as root or as the user that it runs as"));
 }
 
+// Of the peer: `group`, its effective one, and those that it has beside (SO_PEERGROUPS,
+// Linux 4.13).
+std::vector<gid_t> GroupsOf(int connected_socket, gid_t group) {
+  std::vector<gid_t> groups(16);
+  while (true) {
+    socklen_t size = static_cast<socklen_t>(groups.size() * sizeof(gid_t));
+    const int error =
+        getsockopt(connected_socket, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &size) == 0 ? 0
+                                                                                           : errno;
+    if (error == ERANGE && size > groups.size() * sizeof(gid_t)) {
+      groups.resize(size / sizeof(gid_t));
+      continue;
+    }
+    groups.resize(error == 0 ? size / sizeof(gid_t) : 0);
+    groups.push_back(group);
+    return groups;
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<PeerProcess> PeerProcess::Duplicate() const {
   PeerProcess copy;
   copy.pid = pid;
   copy.user = user;
+  copy.groups = groups;
   copy.pidfd.reset(fcntl(pidfd.get(), F_DUPFD_CLOEXEC, 0));
   if (!copy.pidfd) {
     return absl::ResourceExhaustedError(
@@ -105,6 +125,7 @@ absl::StatusOr<PeerProcess> PeerOf(int connected_socket) {
   if (getsockopt(connected_socket, SOL_SOCKET, SO_PEERCRED, &credentials, &size) == 0) {
     peer.pid = credentials.pid;
     peer.user = credentials.uid;
+    peer.groups = GroupsOf(connected_socket, credentials.gid);
   }
   int pidfd = -1;
   size = sizeof pidfd;

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include <string>
+#include <vector>
 
 #include "client/unique_fd.h"
 
@@ -14,9 +15,11 @@ namespace faultline {
 
 // A process that connected to a Unix socket, or that such a one speaks for.
 struct PeerProcess {
-  pid_t pid = 0;    // 0 where it is in a PID namespace that this process cannot see into
-  uid_t user = -1;  // its effective user when it connected
-  UniqueFd pidfd;   // readable when the process has ended
+  pid_t pid = 0;  // 0 where it is in a PID namespace that this process cannot see into
+  // Its effective user, and its groups, when it connected; not told of one that is spoken for.
+  uid_t user = -1;
+  std::vector<gid_t> groups;
+  UniqueFd pidfd;  // readable when the process has ended
 
   absl::StatusOr<PeerProcess> Duplicate() const;
   bool HasEnded() const;

@@ -62,10 +62,12 @@ absl::Status RunAll(const Flags& flags, std::vector<bench::StandardRun> runs, Ou
 
 void AddCommonFlags(CLI::App* command, Flags* flags) {
   BenchOptions* options = &flags->options;
-  command->add_option("--transport", options->transport, "Between agent and server: tcp or unix")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, Transport>{{"tcp", Transport::kTcp}, {"unix", Transport::kUnix}}))
-      ->option_text("tcp|unix [tcp]");
+  command
+      ->add_option("--transport", options->transport,
+                   "Between agent and server: tcp, unix, or tls (mutual, over tcp)")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, Transport>{
+          {"tcp", Transport::kTcp}, {"unix", Transport::kUnix}, {"tls", Transport::kTls}}))
+      ->option_text("tcp|unix|tls [tcp]");
   command->add_option("--repetitions", options->repetitions, "How often everything is measured")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();

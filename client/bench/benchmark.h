@@ -70,6 +70,7 @@ absl::StatusOr<Report> FaultZipf(const BenchOptions& options);
 absl::StatusOr<Report> Threads(const BenchOptions& options);
 absl::StatusOr<Report> Drain(const BenchOptions& options);
 absl::StatusOr<Report> DemandUnderDrain(const BenchOptions& options);
+absl::StatusOr<Report> DemandUnderFlood(const BenchOptions& options);
 absl::StatusOr<Report> Replay(const BenchOptions& options);
 absl::StatusOr<Report> Writeback(const BenchOptions& options);
 absl::StatusOr<Report> ImportAndExport(const BenchOptions& options);

@@ -31,6 +31,9 @@ constexpr Benchmark kBenchmarks[] = {
      256 * kPagesOfMiB, kCodecFlag | kLinkFlag, Drain},
     {"demand-under-drain", "Latency of the faults that wait while everything else is fetched",
      256 * kPagesOfMiB, kThreadsFlag | kCodecFlag | kLinkFlag, DemandUnderDrain},
+    {"demand-under-flood",
+     "Latency of faults while another client floods the page server; with --transport=tls only",
+     20000, kThreadsFlag | kCodecFlag, DemandUnderFlood},
     {"replay", "Second start of a program whose working set was recorded at the first", 20000,
      kThreadsFlag | kCodecFlag | kLinkFlag, Replay},
     {"writeback", "Batches of pages written to a volume, until they are acknowledged",
@@ -55,7 +58,10 @@ std::vector<StandardRun> StandardSet(const BenchOptions& options) {
     runs.back().options.pages = benchmark.default_pages;
     return runs.back().options;
   };
-  for (const Benchmark& benchmark : Benchmarks()) add(benchmark, "");
+  for (const Benchmark& benchmark : Benchmarks()) {
+    if (benchmark.run == DemandUnderFlood && options.transport != Transport::kTls) continue;
+    add(benchmark, "");
+  }
   // What each policy is good for, and what it costs where there is nothing to guess.
   for (const char* policy : {"sequential", "majority", "streams"}) {
     for (const char* name : {"fault-seq", "fault-stride", "fault-zipf", "fault-random"}) {

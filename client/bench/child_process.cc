@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/bench/child_process.h"
 
+#include <absl/strings/match.h>
 #include <absl/strings/str_cat.h>
+#include <absl/strings/string_view.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -11,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <thread>
@@ -22,7 +25,7 @@ namespace {
 constexpr auto kTerminatePatience = std::chrono::seconds(5);
 
 // Between fork and exec only what POSIX allows there.
-[[noreturn]] void Exec(char* const* argv, ChildProcess::Streams streams) {
+[[noreturn]] void Exec(char* const* argv, char* const* environment, ChildProcess::Streams streams) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   sigset_t none;
   sigemptyset(&none);
@@ -31,8 +34,16 @@ constexpr auto kTerminatePatience = std::chrono::seconds(5);
   dup2(in, STDIN_FILENO);
   if (streams.out >= 0) dup2(streams.out, STDOUT_FILENO);
   if (streams.err >= 0) dup2(streams.err, STDERR_FILENO);
-  execvp(argv[0], argv);
+  execvpe(argv[0], argv, environment);
   _exit(127);
+}
+
+// With a null at the end.
+std::vector<char*> Pointers(const std::vector<std::string>& words) {
+  std::vector<char*> pointers;
+  for (const std::string& word : words) pointers.push_back(const_cast<char*>(word.c_str()));
+  pointers.push_back(nullptr);
+  return pointers;
 }
 
 std::string ReadAll(int fd) {
@@ -48,16 +59,28 @@ std::string ReadAll(int fd) {
 }  // namespace
 
 absl::StatusOr<ChildProcess> ChildProcess::Start(const std::vector<std::string>& argv,
-                                                 Streams streams) {
-  std::vector<char*> raw;
-  for (const std::string& arg : argv) raw.push_back(const_cast<char*>(arg.c_str()));
-  raw.push_back(nullptr);
+                                                 Streams streams,
+                                                 const std::vector<std::string>& environment,
+                                                 TlsVariables tls) {
+  const std::vector<char*> raw = Pointers(argv);
+  std::vector<char*> variables = Pointers(environment);
+  variables.pop_back();
+  for (char** inherited = environ; *inherited != nullptr; ++inherited) {
+    const absl::string_view name(*inherited, strcspn(*inherited, "="));
+    const bool replaced = std::any_of(
+        environment.begin(), environment.end(),
+        [name](const std::string& one) { return absl::StartsWith(one, absl::StrCat(name, "=")); });
+    const bool dropped = tls == TlsVariables::kDropped && absl::StartsWith(name, "FAULTLINE_") &&
+                         absl::StrContains(name, "TLS_");
+    if (!replaced && !dropped) variables.push_back(*inherited);
+  }
+  variables.push_back(nullptr);
   if (argv[0].find('/') != std::string::npos && access(argv[0].c_str(), X_OK) != 0) {
     return absl::NotFoundError(absl::StrCat("cannot run ", argv[0], ": ", strerror(errno)));
   }
   const pid_t pid = fork();
   if (pid < 0) return absl::ErrnoToStatus(errno, absl::StrCat("fork for ", argv[0]));
-  if (pid == 0) Exec(raw.data(), streams);
+  if (pid == 0) Exec(raw.data(), variables.data(), streams);
   ChildProcess child;
   child.pid_ = pid;
   return child;
@@ -108,7 +131,8 @@ absl::StatusOr<std::string> RunProgram(const std::vector<std::string>& argv) {
   const UniqueFd out(memfd_create("stdout", MFD_CLOEXEC));
   const UniqueFd err(memfd_create("stderr", MFD_CLOEXEC));
   absl::StatusOr<ChildProcess> child =
-      ChildProcess::Start(argv, {.in = -1, .out = out.get(), .err = err.get()});
+      ChildProcess::Start(argv, {.in = -1, .out = out.get(), .err = err.get()}, {},
+                          ChildProcess::TlsVariables::kDropped);
   if (!child.ok()) return child.status();
   if (const int status = child->Wait(); status != 0) {
     return absl::InternalError(

@@ -24,8 +24,16 @@ class ChildProcess {
     int err = -1;
   };
 
-  // NOT_FOUND, naming the program, where it cannot be run.
-  static absl::StatusOr<ChildProcess> Start(const std::vector<std::string>& argv, Streams streams);
+  // Which way a server is spoken to (FAULTLINE_TLS_..., FAULTLINE_AGENT_TLS_... and so on) is set
+  // for the program that a user starts. One of ours that it starts itself is told by flags, where
+  // there is TLS: it inherits none of these variables. All others it does.
+  enum class TlsVariables { kInherited, kDropped };
+
+  // `environment`, as NAME=VALUE, comes in place of, or beside, what is inherited. NOT_FOUND,
+  // naming the program, where it cannot be run.
+  static absl::StatusOr<ChildProcess> Start(const std::vector<std::string>& argv, Streams streams,
+                                            const std::vector<std::string>& environment = {},
+                                            TlsVariables tls = TlsVariables::kInherited);
 
   ChildProcess() = default;
   ChildProcess(ChildProcess&& other) noexcept;
@@ -44,8 +52,8 @@ class ChildProcess {
   int status_ = 0;
 };
 
-// Runs a program to its end and returns what it wrote to its standard output. INTERNAL, with what
-// it wrote to its standard error, where it fails.
+// Runs a program to its end, with TlsVariables::kDropped, and returns what it wrote to its standard
+// output. INTERNAL, with what it wrote to its standard error, where it fails.
 absl::StatusOr<std::string> RunProgram(const std::vector<std::string>& argv);
 
 // A program that writes lines to this one, and goes on until its standard input ends.

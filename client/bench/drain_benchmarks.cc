@@ -57,11 +57,7 @@ absl::StatusOr<Report> DemandUnderDrain(const BenchOptions& options) {
   if (absl::Status status = stage->FillVolume(); !status.ok()) return status;
   Report report;
   for (int i = -1; i < options.repetitions; ++i) {
-    TouchPlan plan;
-    plan.mode = "random";
-    plan.threads = options.threads;
-    plan.seed = static_cast<uint64_t>(i + 2);
-    plan.content = stage->content();
+    TouchPlan plan = stage->RandomTouches(i);
     plan.touches = kUndisturbedTouches;
     absl::StatusOr<TouchResult> undisturbed = stage->Touch(stage->stack().agent(), plan);
     if (!undisturbed.ok()) return undisturbed.status();

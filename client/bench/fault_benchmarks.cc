@@ -152,12 +152,9 @@ absl::StatusOr<Report> Threads(const BenchOptions& options) {
     for (const auto& [agent, suffix] : agents) {
       double of_one_thread = 0;
       for (const unsigned threads : kThreads) {
-        TouchPlan plan;
-        plan.mode = "random";
+        TouchPlan plan = stage->RandomTouches(i);
         plan.threads = threads;
         plan.touches = std::min(options.pages, threads * kTouchesOfAThread);
-        plan.seed = static_cast<uint64_t>(i + 1);
-        plan.content = stage->content();
         absl::StatusOr<TouchResult> result = stage->Touch(*agent, plan);
         if (!result.ok()) return result.status();
         const double speed = static_cast<double>(result->micros.size()) / result->seconds;

@@ -2,6 +2,7 @@
 #include "client/bench/local_stack.h"
 
 #include <absl/strings/str_cat.h>
+#include <absl/time/clock.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -19,6 +20,8 @@
 #include <system_error>
 #include <thread>
 #include <utility>
+
+#include "proto/certificate_authority.h"
 
 namespace faultline {
 namespace {
@@ -43,7 +46,8 @@ absl::StatusOr<ChildProcess> StartWithLog(const std::vector<std::string>& argv,
                                           const std::string& log) {
   const UniqueFd file(open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
   if (!file) return absl::ErrnoToStatus(errno, log);
-  return ChildProcess::Start(argv, {.in = -1, .out = file.get(), .err = file.get()});
+  return ChildProcess::Start(argv, {.in = -1, .out = file.get(), .err = file.get()}, {},
+                             ChildProcess::TlsVariables::kDropped);
 }
 
 // Polls `ready` while the program runs.
@@ -94,10 +98,33 @@ TemporaryDirectory::~TemporaryDirectory() {
   if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
 }
 
+const char* TransportName(Transport transport) {
+  switch (transport) {
+    case Transport::kTcp:
+      return "TCP loopback";
+    case Transport::kUnix:
+      return "Unix socket";
+    case Transport::kTls:
+      break;
+  }
+  return "mutual TLS over TCP loopback";
+}
+
 std::string SiblingProgram(const std::string& name) {
   std::error_code error;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
   return (self.parent_path() / name).string();
+}
+
+absl::StatusOr<std::string> SiblingLibrary(const std::string& name) {
+  std::error_code error;
+  const std::string beside = SiblingProgram(name);
+  if (std::filesystem::exists(beside, error)) return beside;
+  const std::filesystem::path installed =
+      std::filesystem::path(SiblingProgram("../lib/faultline")).lexically_normal() / name;
+  if (std::filesystem::exists(installed, error)) return installed.string();
+  return absl::NotFoundError(
+      absl::StrCat("there is neither ", beside, " nor ", installed.string(), "; install it there"));
 }
 
 absl::StatusOr<LocalStack> LocalStack::Start(const std::string& directory, Transport transport,
@@ -105,8 +132,12 @@ absl::StatusOr<LocalStack> LocalStack::Start(const std::string& directory, Trans
   LocalStack stack;
   stack.directory_ = directory;
   stack.flags_ = std::move(flags);
-  absl::Status status = stack.StartServer(
-      transport == Transport::kTcp ? "127.0.0.1:0" : absl::StrCat("unix:", directory, "/server"));
+  absl::Status status = transport == Transport::kTls ? stack.MakeCertificates() : absl::OkStatus();
+  if (status.ok()) {
+    status = stack.StartServer(transport == Transport::kUnix
+                                   ? absl::StrCat("unix:", directory, "/server")
+                                   : "127.0.0.1:0");
+  }
   if (!status.ok()) return status;
   if (stack.flags_.link.limits()) {
     auto link = bench::LimitedLink::Start(stack.server_address_, stack.flags_.link);
@@ -119,12 +150,32 @@ absl::StatusOr<LocalStack> LocalStack::Start(const std::string& directory, Trans
   return stack;
 }
 
+absl::Status LocalStack::MakeCertificates() {
+  const auto authority = CertificateAuthority::Create(directory_ + "/ca.pem");
+  if (!authority.ok()) return authority.status();
+  const absl::Time expires = absl::Now() + absl::Hours(24);
+  const auto server = (*authority)->Issue("server", directory_ + "/server", expires);
+  if (!server.ok()) return server.status();
+  const auto client = (*authority)->Issue("client", directory_ + "/client", expires);
+  if (!client.ok()) return client.status();
+  const auto other = (*authority)->Issue(kOtherClient, directory_ + "/other", expires);
+  if (!other.ok()) return other.status();
+  tls_.files = *client;
+  other_client_tls_.files = *other;
+  server_tls_flags_ = {"--tls-cert=" + server->certificate, "--tls-key=" + server->key,
+                       "--tls-client-ca=" + server->ca};
+  return absl::OkStatus();
+}
+
 absl::Status LocalStack::StartServer(const std::string& listen) {
   const std::string log = directory_ + "/server.log";
   std::error_code none_yet;
   const uintmax_t before = std::filesystem::file_size(log, none_yet);
+  const std::string store =
+      flags_.store.empty() ? absl::StrCat("rocksdb:", directory_, "/store") : flags_.store;
   std::vector<std::string> argv = {SiblingProgram("faultline-server"), "--listen=" + listen,
-                                   absl::StrCat("--store=rocksdb:", directory_, "/store")};
+                                   "--store=" + store};
+  argv.insert(argv.end(), server_tls_flags_.begin(), server_tls_flags_.end());
   argv.insert(argv.end(), flags_.server.begin(), flags_.server.end());
   absl::StatusOr<ChildProcess> server = StartWithLog(argv, log);
   if (!server.ok()) return server.status();
@@ -141,6 +192,8 @@ absl::StatusOr<AgentProcess> LocalStack::StartAgent(const std::string& name,
   agent.socket = absl::StrCat(directory_, "/", name, ".sock");
   std::vector<std::string> argv = {SiblingProgram("faultline-agent"),
                                    "--server=" + address_for_agents(), "--socket=" + agent.socket};
+  const std::vector<std::string> tls = FlagsOf(tls_);
+  argv.insert(argv.end(), tls.begin(), tls.end());
   argv.insert(argv.end(), flags_.agent.begin(), flags_.agent.end());
   argv.insert(argv.end(), flags.begin(), flags.end());
   absl::StatusOr<ChildProcess> process = StartWithLog(argv, log);
@@ -169,6 +222,8 @@ absl::Status LocalStack::KillAndRestartAgent() {
 
 absl::StatusOr<std::string> LocalStack::Faultline(const std::vector<std::string>& arguments) const {
   std::vector<std::string> argv = {SiblingProgram("faultline"), "--server=" + server_address_};
+  const std::vector<std::string> tls = FlagsOf(tls_);
+  argv.insert(argv.end(), tls.begin(), tls.end());
   argv.insert(argv.end(), arguments.begin(), arguments.end());
   return RunProgram(argv);
 }

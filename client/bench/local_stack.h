@@ -11,6 +11,7 @@
 
 #include "client/bench/child_process.h"
 #include "client/bench/limited_link.h"
+#include "client/remote/server_tls.h"
 
 namespace faultline {
 
@@ -30,12 +31,20 @@ class TemporaryDirectory {
   std::string path_;
 };
 
-enum class Transport { kTcp, kUnix };
+// kTls: mutual TLS over TCP, with certificates made for the run.
+enum class Transport { kTcp, kUnix, kTls };
+
+// Of Transport::kTls; a client like that of the agent and of the commands.
+inline constexpr char kOtherClient[] = "other";
+
+// "TCP loopback" and the like.
+const char* TransportName(Transport transport);
 
 // Further flags of the programs, and what is between them.
 struct LocalStackFlags {
   std::vector<std::string> server, agent;
   bench::LinkOptions link;  // over TCP only
+  std::string store;        // of the server; empty: rocksdb: below the directory
 };
 
 struct AgentProcess {
@@ -72,14 +81,22 @@ class LocalStack {
   pid_t server_pid() const { return server_.pid(); }
   pid_t agent_pid() const { return agent_.process.pid(); }
 
+  // What clients of the server need; nothing, but for Transport::kTls.
+  const ServerTls& tls() const { return tls_; }
+  // The same for a client named kOtherClient, to whom nothing is granted yet.
+  const ServerTls& other_client_tls() const { return other_client_tls_; }
+
   // Runs `faultline` with these arguments, against this server; its standard output.
   absl::StatusOr<std::string> Faultline(const std::vector<std::string>& arguments) const;
 
  private:
+  absl::Status MakeCertificates();
   absl::Status StartServer(const std::string& listen);
 
   std::string directory_;
   LocalStackFlags flags_;
+  ServerTls tls_, other_client_tls_;
+  std::vector<std::string> server_tls_flags_;
   std::string server_address_;
   ChildProcess server_;
   std::unique_ptr<bench::LimitedLink> link_;
@@ -88,6 +105,10 @@ class LocalStack {
 
 // The path of a program that stands beside this one.
 std::string SiblingProgram(const std::string& name);
+
+// The path of a library that stands beside this program, or in ../lib/faultline, where it is
+// installed. NOT_FOUND, naming both.
+absl::StatusOr<std::string> SiblingLibrary(const std::string& name);
 
 }  // namespace faultline
 

@@ -67,19 +67,16 @@ absl::StatusOr<Report> Replay(const BenchOptions& options) {
   absl::StatusOr<AgentProcess> waiting =
       stage->stack().StartAgent("waiting", {"--replay-wait=60s"});
   if (!waiting.ok()) return waiting.status();
-  TouchPlan plan;
-  plan.mode = "random";
-  plan.touches = std::max<uint64_t>(1, options.pages / kPagesForATouch);
-  plan.threads = options.threads;
-  plan.content = stage->content();
+  const uint64_t touches = std::max<uint64_t>(1, options.pages / kPagesForATouch);
   Report report;
   for (int i = 0; i < options.repetitions; ++i) {
-    plan.seed = static_cast<uint64_t>(i + 1);
+    TouchPlan plan = stage->RandomTouches(i);
+    plan.touches = touches;
     absl::Status status = AddRepetition(*stage, *waiting, plan, &report);
     if (!status.ok()) return status;
   }
   report.configuration = absl::StrCat(
-      stage->Describe(), ", ", plan.touches, " pages touched in random order by ", options.threads,
+      stage->Describe(), ", ", touches, " pages touched in random order by ", options.threads,
       " thread(s); second start: the handover is answered when the working set of the first is in "
       "place, and that time is not among that of the touches");
   return report;

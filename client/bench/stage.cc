@@ -82,6 +82,13 @@ absl::Status Stage::FillVolume() const {
       .status();
 }
 
+TouchPlan Stage::RandomTouches(int repetition) const {
+  return {.mode = "random",
+          .threads = options_.threads,
+          .seed = static_cast<uint64_t>(repetition + 2),
+          .content = content()};
+}
+
 absl::StatusOr<TouchResult> Stage::Touch(const AgentProcess& agent, const TouchPlan& plan) const {
   const std::string latencies = path("latencies");
   const CpuWatch agent_cpu(agent.process.pid()), server_cpu(stack_.server_pid());
@@ -125,7 +132,7 @@ std::string Stage::Describe() const {
   std::vector<std::string> parts = {
       absl::StrCat(options_.pages, " pages of 4 KiB (", FormatBytes(options_.pages * kPageSize),
                    options_.codec == "raw" ? ")" : "), half compressible, " + options_.codec),
-      options_.transport == Transport::kTcp ? "TCP loopback" : "Unix socket"};
+      TransportName(options_.transport)};
   if (options_.stack.link.limits()) {
     parts.push_back("limited link: " + DescribeLink(options_.stack.link));
   }

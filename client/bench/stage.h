@@ -61,6 +61,10 @@ class Stage {
   // Fills the volume with content().
   absl::Status FillVolume() const;
 
+  // A touch of every page in random order, by the threads of the options, in another order for each
+  // repetition (-1: the warm-up).
+  TouchPlan RandomTouches(int repetition) const;
+
   // Runs faultline-touch on an agent of this stage. DATA_LOSS where a touched page holds anything
   // else than `plan.content`.
   absl::StatusOr<TouchResult> Touch(const AgentProcess& agent, const TouchPlan& plan) const;

@@ -147,7 +147,9 @@ absl::StatusOr<Report> Writeback(const BenchOptions& options) {
                .status();
   if (!status.ok()) return status;
   absl::StatusOr<std::unique_ptr<PageServer>> server =
-      PageServer::Create({.address = stage->stack().address_for_agents(), .write_codec = *codec});
+      PageServer::Create({.address = stage->stack().address_for_agents(),
+                          .tls = stage->stack().tls(),
+                          .write_codec = *codec});
   if (!server.ok()) return server.status();
   Report report;
   for (int i = 0; i < options.repetitions; ++i) {

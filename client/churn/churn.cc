@@ -89,7 +89,8 @@ class Churn {
   bool WaitForWorkers(Countdown* running);
   void ShowHanging() const;
   bool TimeIsUp() const {
-    return options_.time.count() > 0 && Clock::now() - begin_ >= options_.time;
+    return options_.is_over() ||
+           (options_.time.count() > 0 && Clock::now() - begin_ >= options_.time);
   }
 
   const ChurnOptions& options_;

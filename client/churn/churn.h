@@ -27,6 +27,8 @@ struct ChurnOptions {
   unsigned threads = 4;
   uint64_t operations = 0;        // of all threads together; 0: until the time is up
   std::chrono::seconds time{10};  // 0: until the operations are done
+  // Whether the time is up before that; asked all the time.
+  std::function<bool()> is_over = [] { return false; };
   // Of each thread, before all memory is unmapped and a fresh attachment begins; 0: by the memory.
   uint64_t generation_operations = 0;
   uint64_t storm = 0;  // single pages to discard instead of all that

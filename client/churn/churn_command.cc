@@ -74,6 +74,7 @@ struct CommandOptions {
   std::optional<uint64_t> wrong_page;
   bool baseline = false, unattached = false;
   std::string directory;
+  std::string store;
 
   // As faultline-churn maps it: whole slots for every thread.
   uint64_t VolumePages() const {
@@ -129,6 +130,7 @@ Injection InjectionOf(const CommandOptions& options) {
 absl::Status StartServerAndAgent(const CommandOptions& options, const std::string& directory,
                                  Behind* behind) {
   LocalStackFlags flags;
+  flags.store = options.store;
   flags.agent = {absl::StrCat("--threads=", options.fill_threads),
                  "--fill-mode=" + options.fill_mode,
                  absl::StrCat("--prefetch=", PrefetchPolicyName(options.prefetch)),
@@ -467,8 +469,8 @@ void AddSourceFlags(CLI::App* churn, CommandOptions* options) {
   churn->add_flag("!--drain,--no-drain", options->no_drain,
                   "Whether the agent fetches what is left, behind the faults [it does]");
   AddParsed(churn, "--prefetch", "POLICY",
-            "The agent's: none, sequential, majority or streams [none]", &ParsePrefetchPolicy,
-            &options->prefetch);
+            "The agent's: none, sequential, majority, streams or cluster [none]",
+            &ParsePrefetchPolicy, &options->prefetch);
   churn->add_flag("--working-set", options->working_set,
                   "Each generation's faults are recorded by the server and fetched first for the "
                   "next ones");
@@ -491,6 +493,9 @@ void AddSourceFlags(CLI::App* churn, CommandOptions* options) {
   churn->add_flag("--baseline", options->baseline,
                   "Before that, the same with nobody attached, to quote its latencies beside");
   churn->add_flag("--unattached", options->unattached, "Only with nobody attached");
+  churn->add_option("--store", options->store,
+                    "Of the server, as its own --store, empty; its other flags may be in the "
+                    "environment [rocksdb: in a directory of its own]");
   churn->add_option("--directory", options->directory,
                     "Where the store is put for the time of the churn [/var/tmp]");
 }

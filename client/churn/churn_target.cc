@@ -5,20 +5,24 @@
 // `faultline churn`, which starts an agent for it. It can also be run by hand at any agent, for a
 // volume that has the pattern of its seed (pattern_volume.h).
 //
-// Prints one line of JSON. Exit status: 0 all was right, 1 wrong bytes or hangs or no attachment.
+// SIGTERM ends it as its time does. Prints one line of JSON. Exit status: 0 all was right, 1 wrong
+// bytes or hangs or no attachment.
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include <cinttypes>
 #include <cstdlib>
+#include <fstream>
 #include <map>
+#include <optional>
 #include <string>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "client/churn/churn.h"
+#include "client/churn/pattern_volume.h"
 
 namespace faultline::churn {
 namespace {
@@ -40,6 +44,9 @@ void ReportCrashes(uint64_t seed) {
   sigaction(SIGSEGV, &action, nullptr);
   sigaction(SIGBUS, &action, nullptr);
 }
+
+volatile sig_atomic_t asked_to_end = 0;
+void OnTerm(int) { asked_to_end = 1; }
 
 bool Passed(const nlohmann::ordered_json& result) {
   return result["wrong_bytes_total"] == 0 && result["hangs_total"] == 0 &&
@@ -74,12 +81,15 @@ struct Flags {
   ChurnOptions churn;
   std::string operations;
   unsigned seconds = 10, hang_seconds = 10;
+  std::string image;  // to be written, and nothing else done
   bool unattached = false, no_fork = false, no_drain = false, keep_going = false, announce = false;
 };
 
 void AddFlags(CLI::App& app, Flags* flags) {
   app.add_option("--socket", flags->churn.socket, "Handover socket of the agent");
   app.add_option("--volume", flags->churn.volume, "Volume to map")->default_val("churn");
+  app.add_option("--write-image", flags->image,
+                 "Only write what the volume must hold into this file, to be imported");
   app.add_flag("--unattached", flags->unattached,
                "Without an agent: the memory is filled beforehand");
   app.add_option("--pages", flags->churn.pages, "Pages of 4 KiB to map")->capture_default_str();
@@ -119,6 +129,15 @@ void AddFlags(CLI::App& app, Flags* flags) {
                "Print a line before an attachment ends, and wait for one on the standard input");
 }
 
+int WriteImage(const std::string& path, const ChurnOptions& options) {
+  std::ofstream file(path, std::ios::binary);
+  file << MakePatternVolume(options.seed, options.pages, std::nullopt);
+  file.close();
+  if (file) return 0;
+  fprintf(stderr, "faultline-churn: cannot write %s\n", path.c_str());
+  return 1;
+}
+
 int Main(int argc, char** argv) {
   Flags flags;
   CLI::App app("Does whatever can be done to memory to a volume, and checks every byte.",
@@ -128,6 +147,7 @@ int Main(int argc, char** argv) {
   ChurnOptions& options = flags.churn;
   const uint64_t share = kSlotPages * options.threads;
   options.pages = (options.pages + share - 1) / share * share;
+  if (!flags.image.empty()) return WriteImage(flags.image, options);
   options.mix = OperationMix(options.memory);
   std::string error;
   if (!flags.operations.empty() && !options.mix.Restrict(flags.operations, &error)) {
@@ -147,6 +167,8 @@ int Main(int argc, char** argv) {
   options.drain = !flags.no_drain;
   if (flags.keep_going) options.on_wrong = Company::OnWrong::kKeepGoing;
   if (flags.announce) options.before_detach = Announce;
+  options.is_over = [] { return asked_to_end != 0; };
+  signal(SIGTERM, OnTerm);
   ReportCrashes(options.seed);
   nlohmann::ordered_json result;
   const Failure failure = RunChurn(

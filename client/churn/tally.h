@@ -13,7 +13,7 @@
 #include <cstdint>
 
 #include "client/churn/operation.h"
-#include "client/latency_histogram.h"
+#include "proto/latency_histogram.h"
 
 namespace faultline::churn {
 

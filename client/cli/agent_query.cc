@@ -12,12 +12,14 @@
 
 #include <nlohmann/json.hpp>
 
+#include "client/cli/format.h"
 #include "client/unique_fd.h"
 
 namespace faultline {
 namespace {
 
 constexpr size_t kMaxAnswerBytes = 64 << 20;
+constexpr absl::Duration kAttachmentsTimeout = absl::Seconds(10);
 
 absl::Status Unreachable(absl::string_view path, absl::string_view reason) {
   return absl::UnavailableError(
@@ -71,6 +73,13 @@ absl::StatusOr<std::string> QueryAgent(const std::string& path, absl::string_vie
   }
   if (answer.empty()) return Unreachable(path, "it closed the connection without an answer");
   return answer;
+}
+
+absl::StatusOr<std::vector<AttachmentStats>> QueryAttachments(const std::string& path) {
+  const absl::StatusOr<std::string> answer =
+      QueryAgent(path, R"({"query":"attachments"})", kAttachmentsTimeout);
+  if (!answer.ok()) return answer.status();
+  return ParseAttachments(*answer);
 }
 
 }  // namespace faultline

@@ -7,6 +7,9 @@
 #include <absl/time/time.h>
 
 #include <string>
+#include <vector>
+
+#include "client/attachment.h"
 
 namespace faultline {
 
@@ -15,6 +18,9 @@ namespace faultline {
 // the path and what to check, where no agent answers within `timeout`.
 absl::StatusOr<std::string> QueryAgent(const std::string& path, absl::string_view query,
                                        absl::Duration timeout);
+
+// The attachments of that agent. Errors as above, and what it says where it refuses.
+absl::StatusOr<std::vector<AttachmentStats>> QueryAttachments(const std::string& path);
 
 }  // namespace faultline
 

@@ -208,7 +208,8 @@ void AddPolicyFlags(CLI::App* command, AttachFlags* flags) {
           return parsed.ok() ? std::string() : std::string(parsed.status().message());
         });
   };
-  add_checked("--prefetch", "POLICY", "none, sequential, majority or streams [as the agent's flag]",
+  add_checked("--prefetch", "POLICY",
+              "none, sequential, majority, streams or cluster [as the agent's flag]",
               &ParsePrefetchPolicy, &flags->prefetch);
   add_checked("--working-set", "USE", "none, record, replay or both [as the agent's flag]",
               &ParseWorkingSetUse, &flags->working_set);

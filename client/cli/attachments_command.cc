@@ -14,13 +14,8 @@
 namespace faultline {
 namespace {
 
-constexpr absl::Duration kTimeout = absl::Seconds(10);
-
 absl::Status Attachments(const Session& session, const std::string& socket) {
-  const absl::StatusOr<std::string> answer =
-      QueryAgent(socket, R"({"query":"attachments"})", kTimeout);
-  if (!answer.ok()) return answer.status();
-  const absl::StatusOr<std::vector<AttachmentStats>> attachments = ParseAttachments(*answer);
+  const absl::StatusOr<std::vector<AttachmentStats>> attachments = QueryAttachments(socket);
   if (!attachments.ok()) return attachments.status();
   if (session.output == OutputFormat::kJson) {
     nlohmann::ordered_json list = nlohmann::ordered_json::array();

@@ -10,6 +10,8 @@
 
 #include <string>
 
+#include "client/remote/server_tls.h"
+
 namespace CLI {
 class App;
 }
@@ -21,6 +23,7 @@ enum class OutputFormat { kText, kJson };
 // The flags of all commands and, after parsing, the command that was chosen.
 struct Session {
   std::string server;  // address
+  ServerTls tls = {};
   OutputFormat output = OutputFormat::kText;
   // Set by the chosen command's callback. Its error is what the program ends with.
   absl::AnyInvocable<absl::Status()> run;
@@ -33,6 +36,7 @@ void RegisterVolumeCommands(CLI::App* app, Session* session);
 void RegisterServerCommands(CLI::App* app, Session* session);
 void RegisterAttachCommand(CLI::App* app, Session* session);
 void RegisterAttachmentsCommand(CLI::App* app, Session* session);
+void RegisterTopCommand(CLI::App* app, Session* session);
 void RegisterDemoCommand(CLI::App* app, Session* session);
 void RegisterBenchCommand(CLI::App* app, Session* session);
 void RegisterChurnCommand(CLI::App* app, Session* session);

@@ -4,6 +4,7 @@
 #include <absl/strings/ascii.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
+#include <absl/strings/strip.h>
 
 #include <algorithm>
 
@@ -118,8 +119,21 @@ std::string FormatVolumes(std::span<const rpc::Volume> volumes) {
       {"NAME", "KIND", "SIZE", "STORED", "LAYERS", "PARENT", "DURABILITY", "CREATED"}, rows);
 }
 
+std::string RoleName(rpc::VolumeRole role) {
+  return absl::AsciiStrToLower(absl::StripPrefix(rpc::VolumeRole_Name(role), "VOLUME_ROLE_"));
+}
+
+absl::StatusOr<rpc::VolumeRole> ParseRole(absl::string_view name) {
+  for (const rpc::VolumeRole role :
+       {rpc::VOLUME_ROLE_READER, rpc::VOLUME_ROLE_WRITER, rpc::VOLUME_ROLE_OWNER}) {
+    if (name == RoleName(role)) return role;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown role \"", name, "\"; known are reader, writer and owner"));
+}
+
 std::string FormatVolume(const rpc::Volume& volume) {
-  return FormatFields({
+  std::vector<std::pair<std::string, std::string>> fields = {
       {"name", volume.name()},
       {"kind", std::string(KindName(volume.kind()))},
       {"id", absl::StrCat(volume.id())},
@@ -131,10 +145,19 @@ std::string FormatVolume(const rpc::Volume& volume) {
       {"epoch", absl::StrCat(volume.epoch())},
       {"durability", std::string(DurabilityName(volume.durability()))},
       {"created", UtcTime(ToTime(volume.created()))},
-  });
+      {"owner", OrDash(volume.owner())},
+  };
+  for (const rpc::VolumeGrant& grant : volume.grants()) {
+    fields.emplace_back(RoleName(grant.role()), grant.identity());
+  }
+  return FormatFields(fields);
 }
 
 nlohmann::ordered_json VolumeToJson(const rpc::Volume& volume) {
+  Json grants = Json::object();
+  for (const rpc::VolumeGrant& grant : volume.grants()) {
+    grants[grant.identity()] = RoleName(grant.role());
+  }
   return Json{{"name", volume.name()},
               {"id", volume.id()},
               {"kind", std::string(KindName(volume.kind()))},
@@ -144,7 +167,9 @@ nlohmann::ordered_json VolumeToJson(const rpc::Volume& volume) {
               {"parent", volume.parent()},
               {"epoch", volume.epoch()},
               {"durability", std::string(DurabilityName(volume.durability()))},
-              {"created", UtcTime(ToTime(volume.created()))}};
+              {"created", UtcTime(ToTime(volume.created()))},
+              {"owner", volume.owner()},
+              {"grants", grants}};
 }
 
 std::string FormatServerStatus(const rpc::ServerStatus& status, absl::Time now) {
@@ -164,6 +189,8 @@ std::string FormatServerStatus(const rpc::ServerStatus& status, absl::Time now) 
       {"pages fetched", absl::StrCat(status.pages_fetched_total())},
       {"pages written", absl::StrCat(status.pages_written_total())},
       {"requests failed", absl::StrCat(status.requests_failed_total())},
+      {"calls refused", absl::StrCat(status.calls_refused_total())},
+      {"peers refused", absl::StrCat(status.handshakes_failed_total())},
   });
 }
 
@@ -180,7 +207,9 @@ nlohmann::ordered_json ServerStatusToJson(const rpc::ServerStatus& status) {
               {"pages_in_flight", status.pages_in_flight()},
               {"pages_fetched_total", status.pages_fetched_total()},
               {"pages_written_total", status.pages_written_total()},
-              {"requests_failed_total", status.requests_failed_total()}};
+              {"requests_failed_total", status.requests_failed_total()},
+              {"calls_refused_total", status.calls_refused_total()},
+              {"handshakes_failed_total", status.handshakes_failed_total()}};
 }
 
 std::string FormatAttachments(std::span<const AttachmentStats> attachments) {

@@ -32,6 +32,10 @@ absl::string_view DurabilityName(rpc::Durability durability);
 // Parses "sync", "interval" or "none".
 absl::StatusOr<rpc::Durability> ParseDurability(absl::string_view name);
 
+std::string RoleName(rpc::VolumeRole role);
+// Parses "reader", "writer" or "owner".
+absl::StatusOr<rpc::VolumeRole> ParseRole(absl::string_view name);
+
 std::string FormatVolumes(std::span<const rpc::Volume> volumes);
 std::string FormatVolume(const rpc::Volume& volume);
 nlohmann::ordered_json VolumeToJson(const rpc::Volume& volume);

@@ -19,6 +19,9 @@ rpc::Volume SampleVolume() {
   volume.set_epoch(5);
   volume.set_durability(rpc::DURABILITY_INTERVAL);
   volume.mutable_created()->set_seconds(1700000000);
+  volume.set_owner("alice");
+  volume.add_grants()->set_identity("agent1");
+  volume.mutable_grants(0)->set_role(rpc::VOLUME_ROLE_READER);
   return volume;
 }
 
@@ -53,7 +56,8 @@ TEST(VolumeToJson, HoldsEveryFieldInPlainUnits) {
   EXPECT_EQ(VolumeToJson(SampleVolume()).dump(),
             R"({"name":"disk","id":3,"kind":"volume","size_bytes":1073741824,)"
             R"("stored_bytes":4096,"layers":2,"parent":"golden","epoch":5,)"
-            R"("durability":"interval","created":"2023-11-14T22:13:20Z"})");
+            R"("durability":"interval","created":"2023-11-14T22:13:20Z",)"
+            R"("owner":"alice","grants":{"agent1":"reader"}})");
 }
 
 TEST(FormatServerStatus, TellsTheAgeAndWhatIsReadOnly) {
@@ -68,6 +72,17 @@ TEST(FormatServerStatus, TellsTheAgeAndWhatIsReadOnly) {
   EXPECT_NE(text.find("started:          2023-11-14T22:13:20Z (1h1m1s ago)\n"), std::string::npos)
       << text;
   EXPECT_NE(text.find("free:             -\n"), std::string::npos) << text;
+}
+
+TEST(FormatVolume, TellsWhoMayDoWhat) {
+  const std::string text = FormatVolume(SampleVolume());
+  EXPECT_NE(text.find("owner:       alice\nreader:      agent1\n"), std::string::npos) << text;
+}
+
+TEST(ParseRole, RefusesOthersByName) {
+  EXPECT_EQ(*ParseRole("writer"), rpc::VOLUME_ROLE_WRITER);
+  EXPECT_EQ(ParseRole("none").status().message(),
+            "unknown role \"none\"; known are reader, writer and owner");
 }
 
 TEST(ParseDurability, RefusesOthersByName) {

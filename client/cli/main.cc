@@ -22,8 +22,33 @@ constexpr RegisterCommands kCommands[] = {
     RegisterChurnCommand,       RegisterLabCommand,      RegisterVmCommands,
     RegisterRunCommand,         RegisterVmBenchCommands, RegisterTraceCommands,
     RegisterWorkloadCommand,    RegisterSimulateCommand, RegisterExperimentCommand,
-    RegisterCompletionCommand,
+    RegisterCompletionCommand,  RegisterTopCommand,
 };
+
+void AddServerFlags(CLI::App& app, Session* session) {
+  app.add_option(
+         "--server", session->server,
+         "Address of the page server: host:port or unix:path; of several servers of one store, "
+         "those with commas between them, or dns:///host:port")
+      ->envname("FAULTLINE_SERVER")
+      ->default_val("127.0.0.1:7400")
+      ->take_last();
+  app.add_option("--tls-ca", session->tls.files.ca,
+                 "Certificate of the server's authority, PEM; with it TLS is spoken to a host:port")
+      ->envname("FAULTLINE_TLS_CA")
+      ->option_text("FILE");
+  app.add_option("--tls-cert", session->tls.files.certificate,
+                 "This client's certificate, PEM: its common name is who calls")
+      ->envname("FAULTLINE_TLS_CERT")
+      ->option_text("FILE");
+  app.add_option("--tls-key", session->tls.files.key, "Private key of --tls-cert, PEM")
+      ->envname("FAULTLINE_TLS_KEY")
+      ->option_text("FILE");
+  app.add_option("--tls-server-name", session->tls.server_name,
+                 "Name that the server's certificate is of, where that is not the host")
+      ->envname("FAULTLINE_TLS_SERVER_NAME")
+      ->option_text("NAME");
+}
 
 constexpr int kFailure = 1;
 constexpr int kUsage = 2;
@@ -39,10 +64,7 @@ int Main(int argc, char** argv) {
   app.fallthrough();
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
-  app.add_option("--server", session.server, "Address of the page server: host:port or unix:path")
-      ->envname("FAULTLINE_SERVER")
-      ->default_val("127.0.0.1:7400")
-      ->take_last();
+  AddServerFlags(app, &session);
   app.add_option("--output", session.output, "How results are printed: text or json")
       ->transform(CLI::CheckedTransformer(std::map<std::string, OutputFormat>{
           {"text", OutputFormat::kText}, {"json", OutputFormat::kJson}}))

@@ -15,7 +15,7 @@ namespace faultline {
 namespace {
 
 absl::Status Status(const Session& session) {
-  const auto client = AdminClient::Create({.address = session.server});
+  const auto client = AdminClient::Create({.address = session.server, .tls = session.tls});
   if (!client.ok()) return client.status();
   const absl::StatusOr<rpc::ServerStatus> status = (*client)->GetServerStatus();
   if (!status.ok()) return status.status();

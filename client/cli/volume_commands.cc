@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// faultline volume create|list|stat|import|export|snapshot|clone|trim|working-set|delete
+// faultline volume
+// create|list|stat|import|export|snapshot|clone|trim|working-set|grant|revoke|delete
 #include <absl/strings/str_cat.h>
 
 #include <cstdio>
@@ -41,6 +42,8 @@ struct VolumeFlags {
   Overwrite overwrite = Overwrite::kNo;
   bool list = false;   // of a working set: its runs too
   bool clear = false;  // a working set
+  std::string identity;
+  rpc::VolumeRole role = rpc::VOLUME_ROLE_NONE;
 };
 
 absl::Status PrintVolume(const Session& session, const absl::StatusOr<rpc::Volume>& volume,
@@ -175,10 +178,11 @@ absl::Status ClearWorkingSet(const Session& session, const VolumeFlags& flags,
   return absl::OkStatus();
 }
 
-absl::Status WorkingSet(const Session& session, const VolumeFlags& flags, AdminClient* client) {
+absl::Status ShowWorkingSet(const Session& session, const VolumeFlags& flags, AdminClient* client) {
   if (flags.clear) return ClearWorkingSet(session, flags, client);
-  const absl::StatusOr<PageSet> set = client->GetWorkingSet(flags.name);
-  if (!set.ok()) return set.status();
+  const absl::StatusOr<WorkingSet> kept = client->GetWorkingSet(flags.name);
+  if (!kept.ok()) return kept.status();
+  const PageSet* const set = &kept->pages();
   nlohmann::ordered_json written = {{"name", flags.name},
                                     {"pages", set->count().raw()},
                                     {"runs", set->CountRuns()},
@@ -204,6 +208,18 @@ absl::Status WorkingSet(const Session& session, const VolumeFlags& flags, AdminC
   return absl::OkStatus();
 }
 
+absl::Status Grant(const Session& session, const VolumeFlags& flags, AdminClient* client) {
+  return PrintVolume(session, client->SetVolumeRole(flags.name, flags.identity, flags.role),
+                     absl::StrCat(flags.identity, " is ", RoleName(flags.role), " of volume ",
+                                  flags.name, " now"));
+}
+
+absl::Status Revoke(const Session& session, const VolumeFlags& flags, AdminClient* client) {
+  return PrintVolume(
+      session, client->SetVolumeRole(flags.name, flags.identity, rpc::VOLUME_ROLE_NONE),
+      absl::StrCat(flags.identity, " has no role with volume ", flags.name, " any more"));
+}
+
 absl::Status Delete(const Session& session, const VolumeFlags& flags, AdminClient* client) {
   if (absl::Status status = client->DeleteVolume(flags.name); !status.ok()) return status;
   if (session.output == OutputFormat::kJson) {
@@ -226,7 +242,7 @@ CLI::App* AddCommand(CLI::App* group, Session* session, const std::shared_ptr<Vo
         if (given->empty()) continue;  // not given; where it must be, the server says so
         if (absl::Status status = CheckVolumeName(*given); !status.ok()) return status;
       }
-      const auto client = AdminClient::Create({.address = session->server});
+      const auto client = AdminClient::Create({.address = session->server, .tls = session->tls});
       if (!client.ok()) return client.status();
       return command(*session, *flags, client->get());
     };
@@ -306,13 +322,37 @@ void AddWorkingSetCommand(CLI::App* group, Session* session,
   CLI::App* app = AddCommand(group, session, flags, "working-set",
                              "Tells which pages earlier runs have asked for, as agents have "
                              "recorded it, so that the next run can prefetch them.",
-                             WorkingSet);
+                             ShowWorkingSet);
   AddName(app, flags.get(), "Name of the volume or snapshot");
   CLI::Option* list =
       app->add_flag("--list", flags->list, "List the runs of pages: the first one, and how many");
   app->add_flag("--clear", flags->clear, "Forget them, so that the next run is recorded anew")
       ->excludes(list);
   app->footer("Example:  faultline volume working-set disk --list");
+}
+
+void AddRoleCommands(CLI::App* group, Session* session, const std::shared_ptr<VolumeFlags>& flags) {
+  const std::string identity =
+      "Common name of the client's certificate; @local: whoever connects through the server's Unix "
+      "socket";
+  CLI::App* app = AddCommand(group, session, flags, "grant",
+                             "Says what a client may do with a volume or snapshot of a server with "
+                             "TLS; for its owner.",
+                             Grant);
+  AddName(app, flags.get(), "Name of the volume or snapshot");
+  app->add_option("IDENTITY", flags->identity, identity)->required();
+  AddParsed(app, "ROLE", "reader|writer|owner",
+            "reader (fetch, export, clone a snapshot), writer (that, and change the content, make "
+            "snapshots) or owner (that, and delete it, grant and revoke)",
+            ParseRole, &flags->role)
+      ->required();
+  app->footer("Example:  faultline volume grant disk agent1 reader");
+
+  app = AddCommand(group, session, flags, "revoke",
+                   "Takes back what a client may do with a volume or snapshot.", Revoke);
+  AddName(app, flags.get(), "Name of the volume or snapshot");
+  app->add_option("IDENTITY", flags->identity, identity)->required();
+  app->footer("Example:  faultline volume revoke disk agent1");
 }
 
 }  // namespace
@@ -342,6 +382,7 @@ void RegisterVolumeCommands(CLI::App* app, Session* session) {
   AddTransferCommands(group, session, flags);
   AddLayerCommands(group, session, flags);
   AddWorkingSetCommand(group, session, flags);
+  AddRoleCommands(group, session, flags);
 
   CLI::App* remove = AddCommand(group, session, flags, "delete",
                                 "Deletes a volume or snapshot and frees its space.", Delete);

@@ -91,7 +91,9 @@ void AreaScanner::Add(AddressRange range, const std::vector<AddressRange>& prese
     const PageIndex first = next_page_ + PageCount((there.start - range.start) / kPageSize);
     const PageRange pages{first, PageCount(there.length / kPageSize)};
     memory_->table->SetAll(pages, PageState::kPresent);
-    for (PageIndex page = pages.first; page < pages.end(); ++page) memory_->local->OnZeroed(page);
+    for (PageIndex page = pages.first; page < pages.end(); ++page) {
+      memory_->local->OnZeroed(PageRange::Single(page));
+    }
   }
   next_page_ += PageCount(range.length / kPageSize);
 }

@@ -57,6 +57,7 @@ struct Evictor::Writes {
         backoff = std::min<SteadyClock::duration>(2 * backoff, kLastRetry);
       }
     }
+    if (status.ok()) memory->local->write_latency().Record(SteadyClock::now() - begun);
     memory->local->OnWritten(pages, status.ok());
     for (PageIndex page : pages) {
       memory->Trace(TraceKind::kWriteback,
@@ -287,12 +288,15 @@ bool Evictor::TakeOut() {
       continue;
     }
     memory_->table->Set(page, PageState::kPresent);
-    if (outcomes[i] == Extraction::kBusy) {
-      local.PutBack(page);
-    } else {
+    if (outcomes[i] == Extraction::kMissing) {
       local.Lose(page);
+    } else if (status.ok()) {
+      local.SetAside(page);
+    } else {
+      local.PutBack(page);
     }
   }
+  NoteExceeded();
   extractor_->Release();
   if (batch_ != nullptr) batch_->count.store(0);
   if (status.ok() || held_off_) return true;
@@ -308,6 +312,14 @@ bool Evictor::TakeOut() {
     target_->Kill(absl::StrCat(target_->Name(), ": ", status.ToString()));
   }
   return false;
+}
+
+void Evictor::NoteExceeded() {
+  if (exceeded_ || !memory_->local->ExceedsBudget()) return;
+  exceeded_ = true;
+  LogWarning(absl::StrCat(target_->Name(),
+                          ": more of its memory is locked, pinned by I/O or not writable than its "
+                          "budget has room for, which is exceeded (this is said once)"));
 }
 
 void Evictor::ServeWaiting() {

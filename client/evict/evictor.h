@@ -73,6 +73,7 @@ class Evictor {
   bool DropBatch();
   // Takes them out. False where the target is gone.
   bool TakeOut();
+  void NoteExceeded();
   void ServeWaiting();
   void Scan();
   bool MayWrite();
@@ -105,6 +106,7 @@ class Evictor {
   SteadyClock::time_point next_scan_, growing_until_;
   bool full_ = false;      // the volume has no pages left
   bool disarmed_ = false;  // nothing can be taken out any more
+  bool exceeded_ = false;  // some of what is here cannot be, and that is more than the budget
 
   Mutex mu_;
   std::vector<std::weak_ptr<ForkedSource>> forked_ ABSL_GUARDED_BY(mu_);  // not frozen

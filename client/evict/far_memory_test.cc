@@ -232,10 +232,14 @@ TEST_P(FarMemoryTest, AServerThatDoesNotAnswerStopsTheProgramInsteadOfTheBudget)
     }
   });
   while (Stats().deferred_faults_total == 0) std::this_thread::yield();
+  EXPECT_EQ(pager_->Metrics().live.at(0).write.total(), 0u);
   EXPECT_LT(written, kBudget.raw() + 8);
   EXPECT_LE(memory.pages_there(), kBudget.raw() + 8);
   sink_->Release();
   writer.join();
+  const AttachmentMetrics metrics = pager_->Metrics().live.at(0);
+  EXPECT_GT(metrics.write.total(), 0u);
+  EXPECT_GT(metrics.fault_latency[static_cast<size_t>(FaultClass::kDeferred)].total(), 0u);
   for (uint64_t page = 0; page < kPages; ++page) EXPECT_EQ(memory.Word(page), page + 1);
 }
 

@@ -24,7 +24,8 @@ constexpr uint64_t kMaxCopiedPages = 4096;
 // Whether no later write can succeed either.
 bool IsFinal(const absl::Status& status) {
   return absl::IsFailedPrecondition(status) || absl::IsNotFound(status) ||
-         absl::IsOutOfRange(status) || absl::IsInvalidArgument(status);
+         absl::IsOutOfRange(status) || absl::IsInvalidArgument(status) ||
+         absl::IsPermissionDenied(status);
 }
 
 double Micros(SteadyClock::duration time) {
@@ -339,7 +340,11 @@ bool Flusher::Send() {
     ++writes_under_way_;
     any = true;
     sink_->Write(batch->writes, absl::Now() + kWriteTimeout,
-                 [answers = answers_, memory = memory_, batch](const absl::Status& status) {
+                 [answers = answers_, memory = memory_, batch,
+                  begun = SteadyClock::now()](const absl::Status& status) {
+                   if (status.ok()) {
+                     memory->local->write_latency().Record(SteadyClock::now() - begun);
+                   }
                    answers->Post(*memory, {batch, status});
                  });
   }

@@ -17,6 +17,10 @@ constexpr std::byte kZeros[kPageSize] = {};
 
 // At least so many margins of the room are for pages that are not pinned: eviction keeps two free.
 constexpr uint64_t kMarginsUnpinned = 4;
+// What could not be taken out is tried again after so long, and longer where there is more of it
+// than so many pages: a try costs some microseconds a page.
+constexpr std::chrono::seconds kAsidePause(1);
+constexpr uint64_t kMostAsideReturns = 4096;
 
 // Slots are made so many before they are needed: a batch.
 constexpr uint64_t kSlotsAhead = FarJournal::kMaxBatch;
@@ -56,6 +60,7 @@ void LocalMemory::Restore() {
     const Staged entry = {
         slot, Progress::kUnwritten, false, next_sequence_++, 0, HashOf(journal_->SlotBytes(slot))};
     staged_[page.raw()] = entry;
+    ++stats_.unwritten_pages;
     order_.emplace_back(page.raw(), entry.sequence);
     unwritten_.emplace_back(page.raw(), entry.sequence);
   }
@@ -101,17 +106,29 @@ LocalMemory::Limits LocalMemory::LimitsFor(uint64_t budget) {
   return limits;
 }
 
-LocalMemory::Limits LocalMemory::limits() const {
+LocalMemory::Limits LocalMemory::BudgetLimits() const {
   uint64_t budget = limit_.bytes / kPageSize;
-  if (limit_.percent != 0) {
+  if (limit_.percent == 100) {
+    // All of it may be here, and no part of that is taken for staged pages.
+    if (budget == 0) budget = kMaxVolumePages;
+  } else if (limit_.percent != 0) {
     const uint64_t touched = Resident() + staged_.size() + gone_;
     const uint64_t share = touched * limit_.percent / 100;
     budget = budget == 0 ? share : std::min(budget, share);
   }
   Limits limits = LimitsFor(budget);
   limits.stage = std::min(limits.stage, slots_);
+  return limits;
+}
+
+uint64_t LocalMemory::LeastRoom(const Limits& limits) const {
+  return pinned_.size() + aside_.size() + kMarginsUnpinned * limits.margin;
+}
+
+LocalMemory::Limits LocalMemory::limits() const {
+  Limits limits = BudgetLimits();
   // A share may have become smaller since.
-  limits.room = std::max(limits.room, pinned_.size() + kMarginsUnpinned * limits.margin);
+  limits.room = std::max(limits.room, LeastRoom(limits));
   return limits;
 }
 
@@ -124,6 +141,7 @@ std::unique_ptr<LocalMemory> LocalMemory::Fork() const {
   uint32_t next = 0;
   for (const auto& [page, entry] : staged_) {
     Staged& copy = child->staged_[page] = {kNoSlot, Progress::kUnwritten, false, 0, 0, {}};
+    ++child->stats_.unwritten_pages;
     if (entry.slot == kNoSlot) continue;
     copy.slot = next++;
     memcpy(child->BytesOf(copy.slot), BytesOf(entry.slot), kPageSize);
@@ -151,16 +169,19 @@ void LocalMemory::OnFetched(PageRange pages, const std::byte* bytes, FillCause c
   excess_.SignalAll();
 }
 
-void LocalMemory::OnZeroed(PageIndex page) {
+void LocalMemory::OnZeroed(PageRange pages) {
   if (kind_ == Kind::kForked) return;
   MutexLock lock(mu_);
-  Arrive(page, FillCause::kDemand);
-  known_.erase(page.raw());
+  for (PageIndex page = pages.first; page < pages.end(); ++page) {
+    Arrive(page, page == pages.first ? FillCause::kDemand : FillCause::kAhead);
+    known_.erase(page.raw());
+  }
   excess_.SignalAll();
 }
 
 void LocalMemory::Arrive(PageIndex page, FillCause cause) {
   leaving_first_.erase(page.raw());
+  aside_.erase(page.raw());
   if (const auto pin = pinned_.find(page.raw()); pin != pinned_.end()) {
     pinned_resident_ += !std::exchange(pin->second, true);
   } else {
@@ -193,6 +214,7 @@ void LocalMemory::OnDiscarded(PageRange pages, PageCount absent) {
     if (const auto pin = pinned_.find(page.raw()); pin != pinned_.end()) {
       pinned_resident_ -= std::exchange(pin->second, false);
     }
+    aside_.erase(page.raw());
     known_.erase(page.raw());
     if (const auto entry = staged_.find(page.raw()); entry != staged_.end()) Unstage(entry);
   }
@@ -203,6 +225,7 @@ void LocalMemory::Unstage(absl::flat_hash_map<uint64_t, Staged>::iterator entry)
     if (journal_ != nullptr) journal_->ClearSlot(slot);
     free_slots_.push_back(slot);
   }
+  stats_.unwritten_pages -= entry->second.progress != Progress::kWritten;
   staged_.erase(entry);
 }
 
@@ -289,6 +312,7 @@ void LocalMemory::ChooseFirst(PageCount count, absl::FunctionRef<bool(PageIndex)
 void LocalMemory::Choose(PageCount count, absl::FunctionRef<bool(PageIndex)> stays,
                          std::vector<PageIndex>* victims) {
   MutexLock lock(mu_);
+  ReturnAside();
   ChooseFirst(count, stays, victims);
   std::vector<PageIndex> chosen, back;
   while (victims->size() < count.raw()) {
@@ -331,6 +355,7 @@ void LocalMemory::Put(PageIndex page, const std::byte* bytes, bool clean, const 
     journal_->Note(PageRange::Single(page), zero ? PageHome::kStagedZero : PageHome::kAtServer);
   }
   staged_[page.raw()] = entry;
+  stats_.unwritten_pages += !clean;
   order_.emplace_back(page.raw(), entry.sequence);
   if (!clean) unwritten_.emplace_back(page.raw(), entry.sequence);
   stats_.zero_pages_total += zero;
@@ -356,6 +381,28 @@ void LocalMemory::PutBack(PageIndex page) {
   MutexLock lock(mu_);
   --chosen_;
   policy_->OnReturn(page, false);
+}
+
+void LocalMemory::SetAside(PageIndex page) {
+  MutexLock lock(mu_);
+  --chosen_;
+  aside_.insert(page.raw());
+  aside_since_.emplace_back(page.raw(), std::chrono::steady_clock::now());
+}
+
+void LocalMemory::ReturnAside() {
+  const auto pause = kAsidePause * (1 + aside_.size() / kMostAsideReturns);
+  const auto until = std::chrono::steady_clock::now() - pause;
+  for (; !aside_since_.empty() && aside_since_.front().second < until; aside_since_.pop_front()) {
+    const uint64_t page = aside_since_.front().first;
+    if (aside_.erase(page) > 0) policy_->OnReturn(PageIndex(page), false);
+  }
+}
+
+bool LocalMemory::ExceedsBudget() const {
+  MutexLock lock(mu_);
+  const Limits limits = BudgetLimits();
+  return !aside_.empty() && LeastRoom(limits) > limits.room;
 }
 
 void LocalMemory::Lose(PageIndex page) {
@@ -415,9 +462,10 @@ void LocalMemory::OnWritten(const std::vector<PageIndex>& pages, bool ok) {
     const auto entry = staged_.find(page.raw());
     if (entry == staged_.end() || entry->second.progress != Progress::kWriting) continue;
     entry->second.progress = ok ? Progress::kWritten : Progress::kUnwritten;
+    stats_.unwritten_pages -= ok;
     if (!ok) unwritten_.emplace_back(page.raw(), entry->second.sequence);
   }
-  if (ok) stats_.written_pages_total += pages.size();
+  (ok ? stats_.written_pages_total : stats_.rewritten_pages_total) += pages.size();
   woken_ = true;
   excess_.SignalAll();
 }
@@ -474,7 +522,8 @@ absl::Status LocalMemory::Pin(PageRange pages) {
     added += !pinned_.contains(page.raw());
   }
   const Limits now = limits();
-  const uint64_t most = now.room - std::min(now.room, kMarginsUnpinned * now.margin);
+  const uint64_t others = aside_.size() + kMarginsUnpinned * now.margin;
+  const uint64_t most = now.room - std::min(now.room, others);
   if (pinned_.size() + added > most) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "pinning ", added * kPageSize, " bytes does not fit: of the budget of ",
@@ -484,7 +533,7 @@ absl::Status LocalMemory::Pin(PageRange pages) {
   for (PageIndex page = pages.first; page < pages.end(); ++page) {
     leaving_first_.erase(page.raw());
     if (pinned_.contains(page.raw())) continue;
-    const bool resident = TakeFromPolicy(page);
+    const bool resident = aside_.erase(page.raw()) > 0 || TakeFromPolicy(page);
     pinned_[page.raw()] = resident;
     pinned_resident_ += resident;
   }
@@ -505,7 +554,7 @@ void LocalMemory::Unpin(PageRange pages) {
 
 PageCount LocalMemory::RoomBesidePinned() const {
   MutexLock lock(mu_);
-  return PageCount(limits().room - pinned_.size());
+  return PageCount(limits().room - pinned_.size() - aside_.size());
 }
 
 LocalMemory::Standing LocalMemory::BeginKeptWrite(PageIndex page, const std::byte* bytes) {
@@ -533,10 +582,15 @@ void LocalMemory::EndKeptWrites(const std::vector<PageIndex>& pages, bool writte
   if (written) stats_.written_pages_total += pages.size();
 }
 
-bool LocalMemory::IsUnwritten(PageIndex page) const {
+bool LocalMemory::IsUnwritten(PageIndex page) const { return CountUnwritten({&page, 1}) > 0; }
+
+uint64_t LocalMemory::CountUnwritten(std::span<const PageIndex> pages) const {
   MutexLock lock(mu_);
-  const auto entry = staged_.find(page.raw());
-  return entry != staged_.end() && entry->second.progress != Progress::kWritten;
+  return static_cast<uint64_t>(std::count_if(
+      pages.begin(), pages.end(), [this](PageIndex page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+        const auto entry = staged_.find(page.raw());
+        return entry != staged_.end() && entry->second.progress != Progress::kWritten;
+      }));
 }
 
 void LocalMemory::SetHold(bool hold) {
@@ -575,9 +629,6 @@ LocalMemoryStats LocalMemory::Stats() const {
     stats.budget_pages = limits().budget;
   }
   stats.staged_pages = staged_.size();
-  for (const auto& [page, entry] : staged_) {
-    stats.unwritten_pages += entry.progress != Progress::kWritten;
-  }
   return stats;
 }
 

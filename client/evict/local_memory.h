@@ -9,6 +9,8 @@
 //              list of what is to be written, and the victim stage, in one
 //
 // Pinned pages are resident, or become it when they are next filled, and are none of the policy's.
+// Nor are those that could not be taken out (locked, pinned by I/O, not writable), until some time
+// later: where they leave no room for others, the budget is exceeded.
 //
 // A page whose content the server is known to have, by its 128-bit hash, is not written again. A
 // page of zeros takes no memory while it is staged.
@@ -27,6 +29,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "client/evict/eviction_policy.h"
@@ -35,6 +38,7 @@
 #include "client/evict/local_memory_stats.h"
 #include "client/journal/far_journal.h"
 #include "client/source/page_sink.h"
+#include "proto/latency_histogram.h"
 #include "proto/mutex.h"
 #include "proto/page.h"
 
@@ -80,8 +84,9 @@ class LocalMemory {
 
   // `pages` were filled with the source's content (`bytes`; null: zeros).
   void OnFetched(PageRange pages, const std::byte* bytes, FillCause cause);
-  // `page`, which the target had discarded or never touched, was filled with zeros.
-  void OnZeroed(PageIndex page);
+  // `pages`, which the target had discarded or never touched, were filled with zeros; it waits for
+  // the first, if for any.
+  void OnZeroed(PageRange pages);
   // `page`, which was staged, was filled with its content.
   void OnReturned(PageIndex page);
   // The target has discarded `pages`, of which `absent` were at the source only.
@@ -115,6 +120,10 @@ class LocalMemory {
   bool Stage(PageIndex page, const std::byte* bytes);
   // It is still there.
   void PutBack(PageIndex page);
+  // It is still there, and cannot be taken out now: it is not chosen for a second or longer.
+  void SetAside(PageIndex page);
+  // Whether the budget is exceeded for such pages.
+  bool ExceedsBudget() const;
   // There was none.
   void Lose(PageIndex page);
   PageCount StageRoom();  // for so many more there is room among the staged
@@ -129,6 +138,9 @@ class LocalMemory {
   std::vector<PageToWrite> TakeUnwritten(PageCount count);
   // The end of a write of TakeUnwritten(). Any thread.
   void OnWritten(const std::vector<PageIndex>& pages, bool ok);
+
+  // From the start of a write, of evicted pages or of others, to its acknowledgement.
+  LatencyHistogram& write_latency() { return write_latency_; }
 
   // The oldest staged pages whose content the server has, and of which no older bytes can be under
   // way any more. The caller makes sure that nothing else remembers what they were at the source,
@@ -162,6 +174,8 @@ class LocalMemory {
   void EndKeptWrites(const std::vector<PageIndex>& pages, bool written);
   // Whether `page` is staged and not written yet.
   bool IsUnwritten(PageIndex page) const;
+  // How many of `pages` that is true of.
+  uint64_t CountUnwritten(std::span<const PageIndex> pages) const;
   // From here on, until Release..., no write of a staged page begins.
   void HoldWrites() { SetHold(true); }
   void ReleaseWrites() { SetHold(false); }
@@ -223,10 +237,16 @@ class LocalMemory {
                    std::vector<PageIndex>* victims) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SetHold(bool hold);
   static Limits LimitsFor(uint64_t budget);
+  // Of the budget as it is now.
+  Limits BudgetLimits() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // With the room that there has to be all the same.
   Limits limits() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The least room that goes on with what is pinned or set aside.
+  uint64_t LeastRoom(const Limits& limits) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ReturnAside() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t ExcessNow() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t Resident() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return policy_->resident().raw() + chosen_ + pinned_resident_;
+    return policy_->resident().raw() + chosen_ + pinned_resident_ + aside_.size();
   }
 
   const Kind kind_;
@@ -235,6 +255,7 @@ class LocalMemory {
   const std::shared_ptr<FarJournal> journal_;  // where the slots are; may be null: then
   const std::unique_ptr<std::byte[]> bytes_;   // their bytes; memory comes as they are first used
   FetchGrace grace_;
+  LatencyHistogram write_latency_;
 
   mutable Mutex mu_;
   CondVar excess_;
@@ -260,6 +281,10 @@ class LocalMemory {
   absl::flat_hash_map<uint64_t, Hash> kept_ ABSL_GUARDED_BY(mu_);    // being written, resident
   absl::flat_hash_map<uint64_t, bool> pinned_ ABSL_GUARDED_BY(mu_);  // and whether it is resident
   uint64_t pinned_resident_ ABSL_GUARDED_BY(mu_) = 0;
+  absl::flat_hash_set<uint64_t> aside_ ABSL_GUARDED_BY(mu_);  // resident
+  // In order, and since when; those that are not in the set any more count no more.
+  std::deque<std::pair<uint64_t, std::chrono::steady_clock::time_point>> aside_since_
+      ABSL_GUARDED_BY(mu_);
   // Those to leave first, in order; what is not in the set any more counts no more.
   std::deque<uint64_t> leaving_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_set<uint64_t> leaving_first_ ABSL_GUARDED_BY(mu_);

@@ -19,7 +19,7 @@ namespace faultline {
 struct LocalMemoryLimit {
   uint64_t bytes = uint64_t{256} << 20;
   // Not 0: such a part, in percent, of what it has touched and not given up, at whatever time;
-  // `bytes` is the most then, 0 for no bound.
+  // `bytes` is the most then, 0 for no bound. 100: nothing leaves but for that.
   uint32_t percent = 0;
 
   std::string ToString() const {

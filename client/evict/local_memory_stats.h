@@ -16,6 +16,7 @@ struct LocalMemoryStats {
   uint64_t evicted_pages_total = 0;    // taken out of the target's memory
   uint64_t returned_pages_total = 0;   // taken back by a fault while they were staged
   uint64_t written_pages_total = 0;    // acknowledged
+  uint64_t rewritten_pages_total = 0;  // of evicted ones, whose write has failed and is done again
   uint64_t clean_pages_total = 0;      // evicted, and not written, as the server had them
   uint64_t zero_pages_total = 0;       // evicted, all zero
   uint64_t deferred_faults_total = 0;  // that had to wait for room

@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "client/evict/forked_source.h"
@@ -91,8 +93,32 @@ TEST_F(LocalMemoryTest, WhatTheServerHasIsNotWritten) {
   EXPECT_THAT(Write(), IsEmpty());
 }
 
+// Through every way out of being staged.
+TEST_F(LocalMemoryTest, WhatIsNotWrittenIsCounted) {
+  const auto unwritten = [this] { return local_.Stats().unwritten_pages; };
+  for (uint64_t page : {1, 2, 3}) {
+    local_.OnZeroed(PageRange::Single(PageIndex(page)));
+    Evict(page, Content('a'));
+  }
+  EXPECT_EQ(unwritten(), 3u);
+  EXPECT_EQ(Write(/*ok=*/false).size(), 3u);
+  EXPECT_EQ(unwritten(), 3u);
+  EXPECT_EQ(local_.Stats().rewritten_pages_total, 3u);
+  local_.OnReturned(PageIndex(1));
+  EXPECT_EQ(unwritten(), 2u);
+  local_.OnDiscarded({PageIndex(2), PageCount(1)}, PageCount(0));
+  EXPECT_EQ(unwritten(), 1u);
+  EXPECT_EQ(local_.Fork()->Stats().unwritten_pages, 1u);
+  EXPECT_EQ(local_.TakeUnwritten(PageCount(10)).size(), 1u);
+  EXPECT_EQ(unwritten(), 1u);  // until it is acknowledged
+  local_.OnWritten({PageIndex(3)}, true);
+  EXPECT_EQ(unwritten(), 0u);
+  local_.OnReturned(PageIndex(3));
+  EXPECT_EQ(unwritten(), 0u);
+}
+
 TEST_F(LocalMemoryTest, ZerosTakeNoMemoryAndAreWrittenAsSuch) {
-  local_.OnZeroed(PageIndex(5));
+  local_.OnZeroed(PageRange::Single(PageIndex(5)));
   Evict(5, Content('\0'));
   EXPECT_EQ(Staged(5), Content('\0'));
   const std::vector<PageToWrite> pages = local_.TakeUnwritten(PageCount(10));
@@ -104,7 +130,7 @@ TEST_F(LocalMemoryTest, ZerosTakeNoMemoryAndAreWrittenAsSuch) {
 }
 
 TEST_F(LocalMemoryTest, PinnedPagesAreNotChosen) {
-  for (uint64_t page = 0; page < 4; ++page) local_.OnZeroed(PageIndex(page));
+  for (uint64_t page = 0; page < 4; ++page) local_.OnZeroed(PageRange::Single(PageIndex(page)));
   ASSERT_TRUE(local_.Pin({PageIndex(0), PageCount(2)}).ok());
   Evict(2, Content('x'));
   // One that is filled later stays, too.
@@ -132,8 +158,49 @@ TEST_F(LocalMemoryTest, PinsLeaveRoomForOthers) {
   EXPECT_EQ(local_.RoomBesidePinned(), PageCount(48));
 }
 
+TEST_F(LocalMemoryTest, WhatCannotBeTakenOutIsNotChosenForAWhile) {
+  for (uint64_t page = 0; page < 3; ++page) local_.OnZeroed(PageRange::Single(PageIndex(page)));
+  std::vector<PageIndex> victims;
+  local_.Choose(PageCount(2), kNone, &victims);
+  ASSERT_THAT(victims, ElementsAre(PageIndex(0), PageIndex(1)));
+  for (PageIndex page : victims) local_.SetAside(page);
+  EXPECT_EQ(local_.Stats().resident_pages, 3u);
+  victims.clear();
+  local_.Choose(PageCount(9), kNone, &victims);
+  EXPECT_THAT(victims, ElementsAre(PageIndex(2)));
+  local_.PutBack(PageIndex(2));
+  // What is discarded does not come back.
+  local_.OnDiscarded({PageIndex(1), PageCount(1)}, PageCount(0));
+  EXPECT_EQ(local_.Stats().resident_pages, 2u);
+  const auto begun = std::chrono::steady_clock::now();
+  do {
+    for (PageIndex page : std::exchange(victims, {})) local_.PutBack(page);
+    local_.Choose(PageCount(9), kNone, &victims);
+  } while (victims.size() < 2 && std::chrono::steady_clock::now() < begun + std::chrono::hours(1));
+  EXPECT_THAT(victims, UnorderedElementsAre(PageIndex(0), PageIndex(2)));
+  EXPECT_GE(std::chrono::steady_clock::now() - begun, std::chrono::milliseconds(900));
+}
+
+TEST_F(LocalMemoryTest, WhatCannotBeTakenOutMayExceedTheBudget) {
+  for (uint64_t page = 0; page < 192; ++page) local_.OnZeroed(PageRange::Single(PageIndex(page)));
+  EXPECT_FALSE(local_.Admit(PageIndex(200)));
+  std::vector<PageIndex> victims;
+  local_.Choose(PageCount(192), kNone, &victims);
+  ASSERT_EQ(victims.size(), 192u);
+  for (size_t i = 0; i < 144; ++i) local_.SetAside(victims[i]);
+  EXPECT_FALSE(local_.ExceedsBudget());
+  for (size_t i = 144; i < 192; ++i) local_.SetAside(victims[i]);
+  EXPECT_TRUE(local_.ExceedsBudget());
+  EXPECT_TRUE(local_.Admit(PageIndex(200)));
+  EXPECT_EQ(local_.Excess(), PageCount(0));
+  EXPECT_TRUE(absl::IsResourceExhausted(local_.Pin({PageIndex(200), PageCount(1)})));
+  // Once they are gone the budget is what it was.
+  local_.OnDiscarded({PageIndex(0), PageCount(192)}, PageCount(0));
+  EXPECT_FALSE(local_.ExceedsBudget());
+}
+
 TEST_F(LocalMemoryTest, WhatWillNotBeNeededIsChosenFirst) {
-  for (uint64_t page = 0; page < 6; ++page) local_.OnZeroed(PageIndex(page));
+  for (uint64_t page = 0; page < 6; ++page) local_.OnZeroed(PageRange::Single(PageIndex(page)));
   local_.LeaveFirst({PageIndex(3), PageCount(3)});
   local_.OnFetched({PageIndex(4), PageCount(1)}, nullptr, FillCause::kDemand);  // filled anew
   std::vector<PageIndex> victims;
@@ -170,7 +237,7 @@ TEST_F(LocalMemoryTest, AWriteOfAPageThatStaysMakesItCleanOnceItIsAcknowledged) 
 }
 
 TEST_F(LocalMemoryTest, WritesAreHeldUntilTheyAreReleased) {
-  local_.OnZeroed(PageIndex(1));
+  local_.OnZeroed(PageRange::Single(PageIndex(1)));
   Evict(1, Content('x'));
   EXPECT_FALSE(local_.IsQuiet());
   EXPECT_TRUE(local_.IsUnwritten(PageIndex(1)));
@@ -183,7 +250,7 @@ TEST_F(LocalMemoryTest, WritesAreHeldUntilTheyAreReleased) {
 }
 
 TEST_F(LocalMemoryTest, NothingIsDroppedBeforeItIsWrittenAndOlderFetchesHaveEnded) {
-  local_.OnZeroed(PageIndex(1));
+  local_.OnZeroed(PageRange::Single(PageIndex(1)));
   Evict(1, Content('x'));
   EXPECT_THAT(local_.Droppable(PageCount(10)), IsEmpty());
   auto fetch = local_.grace().Hold();
@@ -199,7 +266,7 @@ TEST_F(LocalMemoryTest, NothingIsDroppedBeforeItIsWrittenAndOlderFetchesHaveEnde
 }
 
 TEST_F(LocalMemoryTest, APageHasOneWriteUnderWayAtATime) {
-  local_.OnZeroed(PageIndex(1));
+  local_.OnZeroed(PageRange::Single(PageIndex(1)));
   Evict(1, Content('x'));
   ASSERT_EQ(local_.TakeUnwritten(PageCount(10)).size(), 1u);
   local_.OnReturned(PageIndex(1));  // and is written to
@@ -212,7 +279,7 @@ TEST_F(LocalMemoryTest, APageHasOneWriteUnderWayAtATime) {
 }
 
 TEST_F(LocalMemoryTest, WhatIsDiscardedIsForgotten) {
-  local_.OnZeroed(PageIndex(1));
+  local_.OnZeroed(PageRange::Single(PageIndex(1)));
   Evict(1, Content('x'));
   local_.OnDiscarded({PageIndex(0), PageCount(4)}, PageCount(0));
   EXPECT_EQ(Staged(1), "");
@@ -222,7 +289,7 @@ TEST_F(LocalMemoryTest, WhatIsDiscardedIsForgotten) {
 
 TEST_F(LocalMemoryTest, FaultsAreDeferredWhereThereIsNoRoom) {
   uint64_t page = 0;
-  while (local_.Admit(PageIndex(page))) local_.OnZeroed(PageIndex(page++));
+  while (local_.Admit(PageIndex(page))) local_.OnZeroed(PageRange::Single(PageIndex(page++)));
   EXPECT_EQ(page, (kBudget - kStage).raw());
   EXPECT_THAT(local_.TakeDeferred(), IsEmpty());
   EXPECT_GT(local_.Excess(), PageCount(0));
@@ -234,7 +301,7 @@ TEST_F(LocalMemoryTest, FaultsAreDeferredWhereThereIsNoRoom) {
 TEST_F(LocalMemoryTest, APartIsOfWhatIsTouchedAndNotGivenUp) {
   LocalMemory quarter({0, 25}, *MakeEvictionPolicy("fifo", kBudget));
   uint64_t page = 0;
-  for (; page < 4000; ++page) quarter.OnZeroed(PageIndex(page));
+  for (; page < 4000; ++page) quarter.OnZeroed(PageRange::Single(PageIndex(page)));
   EXPECT_EQ(quarter.Stats().budget_pages, 1000u);
   const PageCount excess = quarter.Excess();
   EXPECT_GT(excess, PageCount(4000 - 1000));
@@ -253,8 +320,8 @@ TEST(ParseLocalMemory, KnowsSizesAndParts) {
 }
 
 TEST_F(LocalMemoryTest, AForkHasItsOwnCopies) {
-  local_.OnZeroed(PageIndex(1));
-  local_.OnZeroed(PageIndex(2));
+  local_.OnZeroed(PageRange::Single(PageIndex(1)));
+  local_.OnZeroed(PageRange::Single(PageIndex(2)));
   Evict(1, Content('x'));
   Evict(2, Content('\0'));
   const std::unique_ptr<LocalMemory> child = local_.Fork();

@@ -5,6 +5,8 @@
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_join.h>
 
+#include <algorithm>
+#include <iterator>
 #include <string>
 
 #include "client/evict/fifo_policy.h"
@@ -12,6 +14,11 @@
 #include "client/evict/s3_fifo_policy.h"
 
 namespace faultline {
+
+bool IsBuiltInEvictionPolicy(absl::string_view name) {
+  return std::find(std::begin(kEvictionPolicyNames), std::end(kEvictionPolicyNames), name) !=
+         std::end(kEvictionPolicyNames);
+}
 
 absl::StatusOr<std::unique_ptr<EvictionPolicy>> MakeEvictionPolicy(absl::string_view name,
                                                                    PageCount capacity) {

@@ -14,6 +14,8 @@
 namespace faultline {
 
 inline constexpr absl::string_view kEvictionPolicyNames[] = {"fifo", "second-chance", "s3-fifo"};
+// Whether `name` is one of these, and not a path.
+bool IsBuiltInEvictionPolicy(absl::string_view name);
 
 // For flags.
 inline constexpr char kEvictionPolicyForm[] = "fifo|second-chance|s3-fifo|PATH.so";

@@ -16,16 +16,19 @@ namespace {
 
 constexpr char kProgram[] = "{program}";
 constexpr char kWorkload[] = "{workload}";
+constexpr char kFaultline[] = "{faultline}";
 
 using Replacements = std::vector<std::pair<std::string, std::string>>;
 
 Replacements ReplacementsOf(const Cell& cell, const Program& program,
                             const Surroundings& surroundings) {
-  return {{"{faultline}", surroundings.faultline},
+  const std::string local_bytes = absl::StrCat(LocalBytes(cell, program));
+  return {{kFaultline, surroundings.faultline},
           {"{server}", surroundings.server},
           {"{stats}", surroundings.stats},
           {"{local}", absl::StrCat(cell.local_percent)},
-          {"{local_bytes}", absl::StrCat(LocalBytes(cell, program))},
+          {"{local_memory}", cell.local_percent >= 100 ? "100%" : local_bytes},
+          {"{local_bytes}", local_bytes},
           {"{policy}", cell.policy},
           {"{prefetch}", cell.prefetch},
           {"{inject}", cell.inject}};
@@ -40,10 +43,10 @@ bool NamesNothing(const std::string& argument, const Replacements& replacements)
 }  // namespace
 
 const std::vector<std::string>& DefaultCommand() {
-  static const auto* const command = new std::vector<std::string>{"{faultline}",
+  static const auto* const command = new std::vector<std::string>{kFaultline,
                                                                   "--server={server}",
                                                                   "run",
-                                                                  "--local-memory={local}%",
+                                                                  "--local-memory={local_memory}",
                                                                   "--policy={policy}",
                                                                   "--prefetch={prefetch}",
                                                                   "--inject={inject}",
@@ -97,6 +100,8 @@ std::vector<std::string> CommandOf(const Spec& spec, const Cell& cell, const Pro
       argv.insert(argv.end(), executed.begin(), executed.end());
     } else if (!NamesNothing(argument, replacements)) {
       argv.push_back(absl::StrReplaceAll(argument, replacements));
+      if (argument != kFaultline) continue;
+      argv.insert(argv.end(), surroundings.tls.begin(), surroundings.tls.end());
     }
   }
   return argv;

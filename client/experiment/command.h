@@ -16,9 +16,10 @@ namespace faultline::experiment {
 
 // What the placeholders that do not follow from the cell stand for.
 struct Surroundings {
-  std::string faultline, workload;  // the programs
-  std::string server;               // address of the page server
-  std::string stats;                // path for the counters of this run
+  std::string faultline, workload;    // the programs
+  std::string server;                 // address of the page server
+  std::vector<std::string> tls = {};  // flags of the first for it
+  std::string stats;                  // path for the counters of this run
 };
 
 // `faultline run` with the flags that a cell needs.
@@ -29,8 +30,10 @@ const std::vector<std::string>& DefaultCommand();
 absl::Status CheckCommand(const std::vector<std::string>& command);
 
 // What runs `cell`, whose program is `program`: without far memory the program itself. Replaced are
-// {faultline}, {server}, {stats}, {local} (percent), {local_bytes}, {policy}, {prefetch}, {inject}
-// and {program}; an argument whose placeholder is empty is left out.
+// {faultline} (and, where that is the argument, followed by the flags of TLS), {server}, {stats},
+// {local} (percent), {local_bytes}, {local_memory} (bytes, from the beginning, as a limit of swap;
+// 100% as that, without a limit), {policy}, {prefetch}, {inject} and {program}; an argument whose
+// placeholder is empty is left out.
 std::vector<std::string> CommandOf(const Spec& spec, const Cell& cell, const Program& program,
                                    const Surroundings& surroundings);
 

@@ -26,6 +26,7 @@ absl::Status Run(Flags flags, const Session& session) {
   options.surroundings = {.faultline = SiblingProgram("faultline"),
                           .workload = SiblingProgram("faultline-workload"),
                           .server = session.server,
+                          .tls = FlagsOf(session.tls),
                           .stats = ""};
   if (flags.dry_run) {
     const absl::StatusOr<std::string> runs = experiment::DescribeRuns(options);

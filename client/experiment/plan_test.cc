@@ -77,6 +77,7 @@ std::string CommandLine(const Spec& spec, const Cell& cell, const Program& progr
                                {.faultline = kFaultline,
                                 .workload = kWorkload,
                                 .server = "127.0.0.1:7400",
+                                .tls = {},
                                 .stats = "/tmp/stats"}));
 }
 
@@ -89,16 +90,40 @@ TEST(Command, HasTheFlagsOfItsCell) {
                      .prefetch = "majority",
                      .inject = "latency=1ms,loss=0.1"};
   EXPECT_EQ(CommandLine(spec, cell, spec.programs[0]),
-            "/bin/faultline --server=127.0.0.1:7400 run --local-memory=12.5% --policy=s3-fifo "
+            "/bin/faultline --server=127.0.0.1:7400 run --local-memory=131072 --policy=s3-fifo "
             "--prefetch=majority --inject=latency=1ms,loss=0.1 --stats=/tmp/stats -- "
             "/bin/faultline-workload zipf");
+}
+
+// Whatever the command is.
+TEST(Command, SpeaksToTheServerAsTheExperimentItselfWould) {
+  Spec spec = SmallSpec();
+  spec.command = {"env", "A={faultline}", "{faultline}", "run", "{program}"};
+  const Cell cell = {.program = "sort", .system = System::kFar, .local_percent = 100};
+  EXPECT_EQ(ShellQuoted(CommandOf(spec, cell, spec.programs[1],
+                                  {.faultline = kFaultline,
+                                   .workload = kWorkload,
+                                   .server = "pages:7400",
+                                   .tls = {"--tls-ca=ca.pem", "--tls-key=key.pem"},
+                                   .stats = ""})),
+            "env A=/bin/faultline /bin/faultline --tls-ca=ca.pem --tls-key=key.pem run "
+            "sort 'a file'");
 }
 
 TEST(Command, SaysNothingAboutWhatTheSweepSaysNothingAbout) {
   const Spec spec = SmallSpec();
   const Cell cell = {.program = "sort", .system = System::kFar, .local_percent = 25};
+  EXPECT_EQ(
+      CommandLine(spec, cell, spec.programs[1]),
+      "/bin/faultline --server=127.0.0.1:7400 run --local-memory=786432 --stats=/tmp/stats -- "
+      "sort 'a file'");
+}
+
+TEST(Command, HasNoLimitForAllOfTheMemory) {
+  const Spec spec = SmallSpec();
+  const Cell cell = {.program = "sort", .system = System::kFar, .local_percent = 100};
   EXPECT_EQ(CommandLine(spec, cell, spec.programs[1]),
-            "/bin/faultline --server=127.0.0.1:7400 run --local-memory=25% --stats=/tmp/stats -- "
+            "/bin/faultline --server=127.0.0.1:7400 run --local-memory=100% --stats=/tmp/stats -- "
             "sort 'a file'");
 }
 

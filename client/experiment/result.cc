@@ -133,7 +133,7 @@ const std::vector<std::string>& FigureNames() {
 const StatsFormulas& DefaultStatsFormulas() {
   static const auto* const formulas =
       new StatsFormulas{{"remote_misses",
-                         {"faults_total", "-joined_faults_total", "-zeroed_pages_total",
+                         {"faults_total", "-joined_faults_total", "-zero_faults_total",
                           "-prefetch_hits_total", "-returned_pages_total"}},
                         {"fetched_pages", {"copied_pages_total", "-returned_pages_total"}},
                         {"written_pages", {"written_pages_total"}},

@@ -88,11 +88,12 @@ TEST(Figures, AreTakenFromWhatTheProgramTells) {
 
 TEST(Figures, OfSeveralAttachmentsAreAddedUp) {
   const nlohmann::json stats = nlohmann::json::parse(R"({"attachments":[
-      {"faults_total":100,"joined_faults_total":10,"copied_pages_total":70,"fault_p99_us":50.5},
+      {"faults_total":100,"joined_faults_total":10,"zero_faults_total":15,
+       "zeroed_pages_total":960,"copied_pages_total":70,"fault_p99_us":50.5},
       {"faults_total":1,"written_pages_total":5,"fault_p99_us":20}]})");
   Result result;
   AddStatsFigures(stats, DefaultStatsFormulas(), &result);
-  EXPECT_EQ(result.Figure("remote_misses"), 91);
+  EXPECT_EQ(result.Figure("remote_misses"), 76);
   EXPECT_EQ(result.Figure("fetched_pages"), 70);
   EXPECT_EQ(result.Figure("written_pages"), 5);
   EXPECT_EQ(result.Figure("fault_p99_us"), 50.5);

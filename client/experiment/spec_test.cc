@@ -156,6 +156,7 @@ TEST(Spec, ErrorsNameTheLineAndTheKey) {
 TEST(Spec, ThoseOfThisFolderAreGood) {
   int specs = 0;
   for (const auto& entry : std::filesystem::directory_iterator(FAULTLINE_SPECS)) {
+    if (entry.path().extension() != ".toml") continue;  // a program of one
     std::ifstream file(entry.path());
     const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
     const absl::StatusOr<Spec> spec = ParseSpec(text, entry.path());

@@ -362,10 +362,14 @@ class HelperStormTest : public HelperExtractorTest {
     });
     for (unsigned random = 1; !done; random = random * 1'103'515'245 + 12'345) {
       const FarAgent::Taken taken = take(random >> 8);
-      EXPECT_TRUE(taken.status.ok() || absl::IsUnavailable(taken.status)) << taken.status;
+      // On a busy machine its thread may not come to run in time.
+      EXPECT_TRUE(taken.status.ok() || absl::IsUnavailable(taken.status) ||
+                  absl::IsDeadlineExceeded(taken.status))
+          << taken.status;
       taken_ += taken.count(Extraction::kTaken);
     }
     asker.join();
+    EXPECT_GT(taken_, 0);
     return answer;
   }
   std::string TakeAnyUntilAnswered(size_t batch) {

@@ -13,9 +13,6 @@ constexpr auto kSettlePause = std::chrono::milliseconds(2);
 // A page that is being moved just as it is filled may be missed by a pass, but hardly by all.
 constexpr int kSamePasses = 3;
 
-// Of pages that are not in a working set, between pages that are.
-constexpr PageCount kSmallGap{8};
-
 // Of the pages around a fault: they are not fetched before others in pieces of less than this part.
 constexpr uint64_t kLittle = 4;
 
@@ -34,9 +31,13 @@ constexpr size_t kWindowOfWideWay = 2;
 constexpr size_t kWindowOfNarrowWay = 3;
 constexpr size_t kPieces = 4;
 constexpr size_t kWindowOfReplay = 8;
+// However short its runs are: many of them make up one message.
+constexpr size_t kRunsOfReplay = 1024;
 // For so long a target that begins to run where its first pages are waits for little but
 // processors.
 constexpr auto kSettleTime = std::chrono::milliseconds(100);
+// How often it is looked at whether a target has begun to run, whose first pages are there.
+constexpr auto kStartPause = std::chrono::milliseconds(10);
 // And for so long it goes on to pages near by, so that the pieces that are left over, each a
 // message on a narrow way, are worth it.
 constexpr auto kStartTime = std::chrono::seconds(1);
@@ -63,27 +64,20 @@ class Drainer::Ticket final : public FetchTicket {
 };
 
 Drainer::Drainer(std::shared_ptr<PagedMemory> memory, std::shared_ptr<Fetcher> fetcher,
-                 Timers* timers, PageCount max_fetch, std::shared_ptr<const PageSet> working_set,
+                 Timers* timers, PageCount max_fetch, std::unique_ptr<const Replay> replay,
                  Drained drained)
     : memory_(std::move(memory)),
       fetcher_(std::move(fetcher)),
       timers_(timers),
       max_run_(std::min(max_fetch, DrainWindow::kLongestRun)),
-      working_set_(std::move(working_set)),
-      drained_(std::move(drained)),
-      cursor_(memory_->table->range().first) {}
+      replay_(std::move(replay)),
+      drained_(std::move(drained)) {
+  MutexLock lock(mu_);
+  BeginPass();
+}
 
-PageRange Drainer::NextOfSet(PageIndex from) const {
-  const PageRange all = memory_->table->range();
-  if (working_set_ == nullptr) return PageRange::Between(from, all.end());
-  PageRange run = working_set_->NextRun(from);
-  // Small gaps are fetched, too: a request costs more than a few pages.
-  while (!run.empty() && run.count < max_run_) {
-    const PageRange next = working_set_->NextRun(run.end());
-    if (next.empty() || next.first > run.end() + kSmallGap) break;
-    run = PageRange::Between(run.first, next.end());
-  }
-  return run.Intersect(all);
+void Drainer::BeginPass() {
+  if (replay_ == nullptr) left_ = memory_->table->range();
 }
 
 SteadyClock::duration Drainer::TimeSinceFault() {
@@ -95,8 +89,27 @@ SteadyClock::duration Drainer::TimeSinceFault() {
   return waits ? SteadyClock::duration(0) : passed;
 }
 
+Drainer::Room Drainer::FindRoomOfReplay() {
+  const size_t runs = std::min(window_.size(), kWindowOfReplay);
+  const PageCount pages(window_.run().raw() * runs);
+  // Not one for one: what is asked for together makes up one message.
+  if (pages_under_way_.raw() * 2 <= pages.raw()) refilling_ = true;
+  if (pages_under_way_ >= pages || under_way_ >= kRunsOfReplay) refilling_ = false;
+  if (!refilling_) return {};
+  return {.runs = kRunsOfReplay, .pages = pages, .longest_run = std::min(max_run_, window_.run())};
+}
+
+bool Drainer::IsStarting() const {
+  if (replay_ == nullptr || replay_->first_part == 0 || replay_->target_waits) return false;
+  const bool between = next_replayed_ >= replay_->first_part && left_.empty() &&
+                       next_replayed_ < replay_->runs.size();
+  return between && memory_->counters.faults.load(std::memory_order_relaxed) == 0 &&
+         timers_->Now() - start_ < kSettleTime;
+}
+
 Drainer::Room Drainer::FindRoom() {
   const SteadyClock::duration passed = TimeSinceFault();
+  if (replay_ != nullptr) return FindRoomOfReplay();
   const PageCount short_run = window_.run_beside_faults();
   if (passed < kFaultsPass) {
     const SteadyClock::duration passed_since_start = timers_->Now() - start_;
@@ -107,14 +120,7 @@ Drainer::Room Drainer::FindRoom() {
             .pages = PageCount(short_run.raw() * runs),
             .longest_run = std::min(max_run_, short_run),
             .beside_faults = true,
-            .near_faults = working_set_ == nullptr && (!narrow || passed_since_start < kStartTime)};
-  }
-  // A target whose working set comes is about to fault for pages of it, but would wait for others.
-  if (working_set_ != nullptr) {
-    const size_t runs = std::min(window_.size(), kWindowOfReplay);
-    return {.runs = runs,
-            .pages = PageCount(window_.run().raw() * runs),
-            .longest_run = std::min(max_run_, window_.run())};
+            .near_faults = (!narrow || passed_since_start < kStartTime)};
   }
   const PageCount pages = window_.Allowed(passed);
   const PageCount run = std::max(PageCount(pages.raw() / 2), short_run);
@@ -167,16 +173,16 @@ std::optional<Drainer::Stretch> Drainer::NextRun() {
     if (const auto found = NextAroundFault(room.longest_run))
       return Stretch{*found, pages_under_way_ + found->count, true};
   }
-  const PageIndex end = memory_->table->range().end();
-  while (cursor_ < end) {
-    const PageRange wanted = NextOfSet(cursor_);
-    if (wanted.empty()) break;
-    if (const auto found = FindAbsent(wanted, room.longest_run, &cursor_)) {
-      return Stretch{*found, pages_under_way_ + found->count, room.beside_faults};
+  for (;;) {
+    if (left_.empty()) {
+      if (replay_ == nullptr || next_replayed_ == replay_->runs.size()) return std::nullopt;
+      left_ = replay_->runs[next_replayed_++].Intersect(memory_->table->range());
     }
+    PageIndex next = left_.end();
+    const std::optional<PageRange> found = FindAbsent(left_, room.longest_run, &next);
+    left_ = PageRange::Between(std::min(next, left_.end()), left_.end());
+    if (found) return Stretch{*found, pages_under_way_ + found->count, room.beside_faults};
   }
-  cursor_ = end;
-  return std::nullopt;
 }
 
 bool Drainer::IsUnsettled() const {
@@ -186,9 +192,9 @@ bool Drainer::IsUnsettled() const {
 
 bool Drainer::EndPass() {
   same_passes_ = found_ == found_before_ ? same_passes_ + 1 : 0;
-  const bool last = found_ == 0 || same_passes_ == kSamePasses || working_set_ != nullptr;
+  const bool last = found_ == 0 || same_passes_ == kSamePasses || replay_ != nullptr;
   found_before_ = std::exchange(found_, 0);
-  cursor_ = memory_->table->range().first;
+  if (!last) BeginPass();
   return last;
 }
 
@@ -199,7 +205,13 @@ void Drainer::Follow(const DrainWindow& first) {
   start_ = last_fault_;
 }
 
-void Drainer::Run() { Pump(); }
+void Drainer::Run() {
+  {
+    MutexLock lock(mu_);
+    if (replay_ != nullptr) start_ = timers_->Now();
+  }
+  Pump();
+}
 
 void Drainer::Pump() {
   // A source may answer at once, and so come back here from inside of itself.
@@ -215,15 +227,29 @@ void Drainer::Pump() {
     DrainWindow window;
     {
       MutexLock lock(mu_);
-      run = NextRun();
+      // Nobody reads events any more, so that the address space may never be settled.
+      if (fetcher_->stopped()) {
+        finished_ = true;
+        return;
+      }
+      // Looked at once: what is not asked for because of that is not the end of the pass.
+      const bool starting = IsStarting();
+      if (!starting) run = NextRun();
       if (run) {
         ++under_way_;
         pages_under_way_ += run->pages.count;
         found_ += run->pages.count.raw();
       } else {
+        if (starting) {
+          pumping_ = false;
+          if (under_way_ == 0) {
+            timers_->After(kStartPause, [self = shared_from_this()] { self->Pump(); });
+          }
+          return;
+        }
         left = found_;
-        if (under_way_ == 0 && working_set_ == nullptr && IsUnsettled()) {
-          cursor_ = memory_->table->range().first;
+        if (under_way_ == 0 && replay_ == nullptr && IsUnsettled()) {
+          BeginPass();
           found_ = 0;
           pumping_ = false;
           timers_->After(kSettlePause, [self = shared_from_this()] { self->Pump(); });

@@ -9,7 +9,7 @@
 #include "client/fault/drain_window.h"
 #include "client/fault/fetcher.h"
 #include "client/fault/paged_memory.h"
-#include "client/source/working_sets.h"
+#include "client/fault/replay.h"
 #include "proto/mutex.h"
 
 namespace faultline {
@@ -20,7 +20,8 @@ namespace faultline {
 // all, go on near by. Pages that are moved while it runs are found wherever they are; it goes round
 // until nothing is left, or only what cannot be had.
 //
-// Or fetches only the pages of a working set, once, and does not look for those that have moved.
+// Or fetches only the pages of a replay, once, in its order, and does not look for those that have
+// moved.
 //
 // Thread-safe.
 class Drainer : public std::enable_shared_from_this<Drainer> {
@@ -29,9 +30,9 @@ class Drainer : public std::enable_shared_from_this<Drainer> {
   // stopped before.
   using Drained = std::function<void(uint64_t left, const DrainWindow& window)>;
 
-  // `working_set` is null where everything is to be fetched.
+  // `replay` is null where everything is to be fetched.
   Drainer(std::shared_ptr<PagedMemory> memory, std::shared_ptr<Fetcher> fetcher, Timers* timers,
-          PageCount max_fetch, std::shared_ptr<const PageSet> working_set, Drained drained);
+          PageCount max_fetch, std::unique_ptr<const Replay> replay, Drained drained);
 
   // To be called before Run(), where others were fetched before these pages, with what is known of
   // the way from that. The target, which goes on to pages that are not there, counts as faulting.
@@ -57,16 +58,20 @@ class Drainer : public std::enable_shared_from_this<Drainer> {
     bool near_faults = false;  // what lies around the last one comes first
   };
   Room FindRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // The next run that is absent and mapped, from the cursor on, if there is room for it; moves the
-  // cursor behind it. None at the end of the volume.
+  Room FindRoomOfReplay() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Whether a target is likely to be about to run with the first part of its replay: it needs the
+  // processors more than anything that would come next.
+  bool IsStarting() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The next run that is absent and mapped, of what is left of the pass, if there is room for it;
+  // it is left no more. None at the end of the pass.
   std::optional<Stretch> NextRun() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // A pass begins.
+  void BeginPass() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // What is absent around the last fault, once for each; none where that is little.
   std::optional<PageRange> NextAroundFault(PageCount run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The first run of `wanted` that is absent and mapped, of `longest` pages at most. `*cursor` is
   // set to where to look next; without a run to the end of what was looked at.
   std::optional<PageRange> FindAbsent(PageRange wanted, PageCount longest, PageIndex* cursor) const;
-  // The next pages from `from` on that are to be fetched at all.
-  PageRange NextOfSet(PageIndex from) const;
   // How long ago the target waited for a page; zero while it may do so.
   SteadyClock::duration TimeSinceFault() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Whether pages may be on the move, of which it is not known where they are.
@@ -80,10 +85,12 @@ class Drainer : public std::enable_shared_from_this<Drainer> {
   const std::shared_ptr<Fetcher> fetcher_;
   Timers* const timers_;  // outlives it
   const PageCount max_run_;
-  const std::shared_ptr<const PageSet> working_set_;
+  const std::unique_ptr<const Replay> replay_;
   const Drained drained_;
   Mutex mu_;
-  PageIndex cursor_ ABSL_GUARDED_BY(mu_);
+  PageRange left_ ABSL_GUARDED_BY(mu_);            // of the pass, or of the run of the replay
+  bool refilling_ ABSL_GUARDED_BY(mu_) = true;     // of a replay, what is under way
+  size_t next_replayed_ ABSL_GUARDED_BY(mu_) = 0;  // the run of the replay behind that
   // What is left to look at around which fault.
   uint64_t near_fault_ ABSL_GUARDED_BY(mu_) = 0;
   PageRange near_ ABSL_GUARDED_BY(mu_);
@@ -92,7 +99,7 @@ class Drainer : public std::enable_shared_from_this<Drainer> {
   PageCount pages_under_way_ ABSL_GUARDED_BY(mu_);
   uint64_t faults_ ABSL_GUARDED_BY(mu_) = 0;  // when that was last looked at
   SteadyClock::time_point last_fault_ ABSL_GUARDED_BY(mu_);
-  // Of a target whose first pages were fetched before: when that was.
+  // Of a target whose first pages were fetched before: when that was. Of a replay: its begin.
   SteadyClock::time_point start_ ABSL_GUARDED_BY(mu_);
   bool pumping_ ABSL_GUARDED_BY(mu_) = false;
   bool finished_ ABSL_GUARDED_BY(mu_) = false;

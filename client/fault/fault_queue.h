@@ -37,10 +37,19 @@ class FaultQueue {
     return true;
   }
 
+  // Notes that the fault for `page`, if one waits, has to wait for room first.
+  void Defer(PageIndex page) {
+    MutexLock lock(mu_);
+    const auto at = LowerBound(page);
+    if (at == waiting_.end() || at->page != page) return;
+    waiting_[static_cast<size_t>(at - waiting_.begin())].deferred = true;
+  }
+
   // An entry that was taken out: the page, and since when a thread waits for it.
   struct Waiting {
     PageIndex page;
     SteadyClock::time_point since;
+    bool deferred = false;
   };
   using Taken = absl::InlinedVector<Waiting, 4>;
 
@@ -84,10 +93,18 @@ class FaultQueue {
     return oldest->since;
   }
 
+  std::vector<PageIndex> Pages() const {
+    std::vector<PageIndex> pages;
+    MutexLock lock(mu_);
+    for (const Waiting& one : waiting_) pages.push_back(one.page);
+    return pages;
+  }
+
   // Puts back those of `taken` that are at or behind `first`, because they have to be tried again.
   void PutBack(const Taken& taken, PageIndex first) {
     for (const Waiting& waiting : taken) {
-      if (waiting.page >= first) Join(waiting.page, waiting.since);
+      if (waiting.page < first || !Join(waiting.page, waiting.since)) continue;
+      if (waiting.deferred) Defer(waiting.page);
     }
   }
 

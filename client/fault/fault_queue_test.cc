@@ -61,5 +61,18 @@ TEST(FaultQueue, WhatIsPutBackKeepsItsTimeAndWhatWasServedStaysOut) {
   EXPECT_EQ(queue.Take(PageRange::Single(PageIndex(7)))[0].since, At(7));
 }
 
+TEST(FaultQueue, WhoWaitsForRoomIsKnownUntilItIsServed) {
+  FaultQueue queue;
+  queue.Join(PageIndex(7), At(1));
+  queue.Join(PageIndex(8), At(1));
+  queue.Defer(PageIndex(8));
+  queue.Defer(PageIndex(9));  // nobody waits
+  queue.PutBack(queue.Take({PageIndex(0), PageCount(10)}), PageIndex(0));
+  const FaultQueue::Taken taken = queue.Take({PageIndex(0), PageCount(10)});
+  ASSERT_EQ(taken.size(), 2u);
+  EXPECT_FALSE(taken[0].deferred);
+  EXPECT_TRUE(taken[1].deferred);
+}
+
 }  // namespace
 }  // namespace faultline

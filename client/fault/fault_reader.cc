@@ -64,6 +64,7 @@ absl::StatusOr<size_t> FaultReader::ReadBatch() {
   bool changed = false;
   std::vector<std::shared_ptr<PagedMemory>> settled_children;
   {
+    const SharedFillLocks::All fills(memory_->table->fill_locks());
     ExclusiveLock lock(memory_->space.map_changing_lock());
     if (memory_->space.Settle()) {
       settled_children.swap(children_);
@@ -124,19 +125,19 @@ void FaultReader::Apply(UffdEvent& event) {
   FaultCounters& counters = memory_->counters;
   if (auto* fork = std::get_if<ForkEvent>(&event)) {
     Count(counters.fork_events);
-    NoteEvent("FORK", {});
+    NoteEvent(MemoryEventKind::kFork, {});
     Apply(*fork);
   } else if (const auto* remap = std::get_if<RemapEvent>(&event)) {
     Count(counters.remap_events);
-    NoteEvent("REMAP", {remap->from, remap->length});
+    NoteEvent(MemoryEventKind::kRemap, {remap->from, remap->length});
     Apply(*remap);
   } else if (const auto* remove = std::get_if<RemoveEvent>(&event)) {
     Count(counters.remove_events);
-    NoteEvent("REMOVE", remove->range);
+    NoteEvent(MemoryEventKind::kRemove, remove->range);
     Apply(*remove);
   } else if (const auto* unmap = std::get_if<UnmapEvent>(&event)) {
     Count(counters.unmap_events);
-    NoteEvent("UNMAP", unmap->range);
+    NoteEvent(MemoryEventKind::kUnmap, unmap->range);
     Apply(*unmap);
   }
 }
@@ -246,18 +247,17 @@ void FaultReader::Apply(const UnmapEvent& event) {
   woken_.push_back(event.range);
 }
 
-void FaultReader::NoteEvent(const char* name, AddressRange range) {
-  MutexLock lock(mu_);
-  last_event_ = {name, range, SteadyClock::now()};
-}
-
-std::string FaultReader::LastEvent() const {
-  MutexLock lock(mu_);
-  if (last_event_.name == nullptr) return "";
-  return absl::StrCat(last_event_.name, " [0x", absl::Hex(last_event_.range.start), ", 0x",
-                      absl::Hex(last_event_.range.end()), "), read ",
-                      absl::FormatDuration(absl::FromChrono(SteadyClock::now() - last_event_.when)),
-                      " ago");
+// Before it changes the map.
+void FaultReader::NoteEvent(MemoryEventKind kind, AddressRange range) {
+  MemoryEvent event;
+  event.kind = kind;
+  event.start = range.start;
+  event.length = range.length;
+  if (const std::optional<PageIndex> page = memory_->space.PageAt(range.start)) {
+    event.page = page->raw();
+  }
+  event.when = std::chrono::system_clock::now();
+  noted_.Add(event);
 }
 
 void FaultReader::WakeAll(AddressRange range) {
@@ -347,7 +347,11 @@ void FaultReader::Demand() {
   if (LocalMemory* const local = memory_->local.get(); local != nullptr) {
     std::erase_if(demanded_, [&](PageIndex page) {
       const PageState state = memory_->table->Get(page);
-      return state != PageState::kStaged && state != PageState::kEvicting && !local->Admit(page);
+      if (state == PageState::kStaged || state == PageState::kEvicting || local->Admit(page)) {
+        return false;
+      }
+      memory_->queue.Defer(page);
+      return true;
     });
   }
   ReadAhead* const ahead = observers_.ahead.get();

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "client/event_ring.h"
 #include "client/fault/fetcher.h"
 #include "client/fault/paged_memory.h"
 #include "client/fault/read_ahead.h"
@@ -35,7 +36,8 @@ class ReaderHost {
   virtual bool KnowsProcess(pid_t thread) = 0;
   // Whether some thread of the target is running or ready to, as far as can be told.
   virtual bool IsRunning() = 0;
-  // The parts of `range` at which the target has memory now; all of it where that cannot be told.
+  // The parts of `range` at which the target has registered memory now; all of it where that cannot
+  // be told.
   // Called with the map-changing lock held.
   virtual std::vector<AddressRange> MappedParts(AddressRange range) = 0;
 };
@@ -73,8 +75,8 @@ class FaultReader {
   // read. On the thread of Drain().
   void ReleaseChildren();
 
-  // The event that was read last, for people; empty where there was none.
-  std::string LastEvent() const;
+  // Those that were read; for any thread.
+  const EventRing& events() const { return noted_; }
 
  private:
   // Reads and applies one batch under the exclusive lock; returns how many messages it had.
@@ -92,7 +94,8 @@ class FaultReader {
   void Release(std::shared_ptr<PagedMemory> child, bool all_told);
   // Makes the map as it is now the one that outlives this process.
   void Commit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(memory_->space.map_changing_lock());
-  void NoteEvent(const char* name, AddressRange range);
+  void NoteEvent(MemoryEventKind kind, AddressRange range)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(memory_->space.map_changing_lock());
   void WakeAll(AddressRange range);
   void Resolve();
   void ResolveHeldWrites();
@@ -120,13 +123,7 @@ class FaultReader {
   bool commit_failed_ = false;
   bool displaced_ = false;  // by an event of the batch: pages of which no event has told yet
 
-  struct Noted {
-    const char* name = nullptr;
-    AddressRange range;
-    SteadyClock::time_point when;
-  };
-  mutable Mutex mu_;
-  Noted last_event_ ABSL_GUARDED_BY(mu_);
+  EventRing noted_;
 };
 
 }  // namespace faultline

@@ -6,12 +6,15 @@
 #include <gtest/gtest.h>
 #include <sys/eventfd.h>
 
+#include <atomic>
+#include <chrono>
 #include <future>
 #include <thread>
 
 #include "client/fault/fault_testing.h"
 #include "client/source/faulty_page_source.h"
 #include "client/source/memory_page_source.h"
+#include "proto/page_testing.h"
 
 namespace faultline {
 namespace {
@@ -147,6 +150,76 @@ TEST(FaultReaderOnSharedMemory, ADiscardedPageIsZeroOnlyIfItWasFilledBefore) {
   EXPECT_EQ(fake.kernel->PageAt(kBase + P), std::string(P, '\0'));
   EXPECT_EQ(fake.kernel->PageAt(kBase + 2 * P), TestPage(2));
   fetcher->Stop();
+}
+
+// Shared memory of a parent, with a reader of its events, and of its forked child.
+class ForkedSharedMemory : public testing::Test {
+ protected:
+  ~ForkedSharedMemory() override { fetcher_->Stop(); }
+
+  static std::shared_ptr<PagedMemory> Make(std::unique_ptr<PageTable> table, FakeUffd** kernel) {
+    auto uffd = std::make_unique<FakeUffd>();
+    uffd->AddRegistered({kBase, 10 * P});
+    *kernel = uffd.get();
+    return std::make_shared<PagedMemory>(std::move(uffd),
+                                         std::vector<Mapping>{{kBase, 10 * P, 0, /*shared=*/true}},
+                                         std::move(table));
+  }
+  static void FillPage1(PagedMemory* memory) {
+    Filler(memory).Fill(Pages(1, 1), AsBytes(TestVolume(2)) + P);
+  }
+  // Whether `done` has become true, within as much time as what need not wait would take.
+  static bool ComesTrue(const std::atomic<bool>& done) {
+    for (int i = 0; i < 50 && !done; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return done;
+  }
+
+  FakeUffd* kernel_ = nullptr;
+  FakeUffd* child_kernel_ = nullptr;
+  std::shared_ptr<PagedMemory> parent_ =
+      Make(*PageTable::Create(Pages(0, 10), {Pages(0, 10)}), &kernel_);
+  std::shared_ptr<PagedMemory> child_ = Make(*parent_->table->Clone(), &child_kernel_);
+  FakeTimers timers_;
+  FakeTarget target_;
+  FakeHost host_;
+  std::shared_ptr<Fetcher> fetcher_ =
+      std::make_shared<Fetcher>(parent_, std::make_shared<MemoryPageSource>(TestVolume(10)),
+                                &timers_, &target_, AttachmentOptions(), FetchLimits());
+  FaultReader reader_{parent_.get(), fetcher_, {}, &target_, &host_, SharedDiscard::kKeep};
+};
+
+TEST_F(ForkedSharedMemory, AnEventOfTheParentIsReadBeforeOrAfterAFillOfTheChild) {
+  std::vector<UffdEvent> events;
+  events.emplace_back(RemoveEvent{{kBase + P, P}});
+  kernel_->QueueEvents(std::move(events));
+  std::atomic<bool> told = false;
+  kernel_->OnRead([&] { told = true; });
+  std::thread drain;
+  child_kernel_->OnFill([&] {
+    drain = std::thread([&] { EXPECT_TRUE(reader_.Drain().ok()); });
+    EXPECT_FALSE(ComesTrue(told)) << "and the parent goes on, and its page comes back";
+  });
+  FillPage1(child_.get());
+  drain.join();
+  EXPECT_TRUE(told);
+  EXPECT_EQ(parent_->table->Get(PageIndex(1)), PageState::kZero) << "it was filled, and punched";
+}
+
+TEST_F(ForkedSharedMemory, APageIsFilledByOneAtATime) {
+  parent_->queue.Join(PageIndex(1), SteadyClock::now());
+  std::atomic<bool> filled = false;
+  std::thread other;
+  child_kernel_->OnFill([&] {
+    other = std::thread([&] {
+      FillPage1(parent_.get());
+      filled = true;
+    });
+    EXPECT_FALSE(ComesTrue(filled)) << "and its target may punch what it was told is there";
+  });
+  FillPage1(child_.get());
+  other.join();
+  // The second finds the first's page noted: where it is missing again, it was punched.
+  EXPECT_EQ(kernel_->PageAt(kBase + P), std::string(P, '\0'));
 }
 
 TEST_F(FaultReaderTest, UnmapWakesWhoWaitsThere) {

@@ -111,11 +111,13 @@ bool Fetcher::FetchAhead(PageRange pages, FetchLane lane, std::shared_ptr<FetchT
   return true;
 }
 
-void Fetcher::FillFetched(PageIndex page, const std::byte* bytes, FetchGrace::Token grace) {
+void Fetcher::FillFetched(PageIndex page, const std::byte* bytes, FaultClass fault,
+                          FetchGrace::Token grace) {
   const Entry entry(this);
   if (!entry.allowed()) return;
   Job job = NewJob(PageRange::Single(page));
   job.grace = std::move(grace);
+  job.fault = fault;
   Fill(job.pages, bytes, job);
 }
 
@@ -198,18 +200,30 @@ void Fetcher::NoteAnswered(const Job& job, SteadyClock::time_point arrived) {
 }
 
 Fetcher::FlightPtr Fetcher::TakeFlight(Job job) {
+  const PageRange pages = job.pages;
   FlightPtr flight;
   {
     MutexLock lock(mu_);
     if (!idle_flights_.empty()) {
       flight.reset(idle_flights_.back().release());
       idle_flights_.pop_back();
+    } else {
+      flight.reset(new Flight);
     }
+    flight->at = flying_.size();
+    flying_.push_back({flight.get(), pages});
   }
-  if (flight == nullptr) flight.reset(new Flight);
   flight->fetcher = shared_from_this();
   flight->job = std::move(job);
   return flight;
+}
+
+std::vector<PageRange> Fetcher::PagesInFlight() const {
+  std::vector<PageRange> pages;
+  MutexLock lock(mu_);
+  pages.reserve(flying_.size());
+  for (const Flying& one : flying_) pages.push_back(one.pages);
+  return pages;
 }
 
 void Fetcher::ReturnFlight::operator()(Flight* flight) const {
@@ -219,6 +233,9 @@ void Fetcher::ReturnFlight::operator()(Flight* flight) const {
   const std::shared_ptr<Fetcher> fetcher = std::move(owned->fetcher);
   if (fetcher == nullptr) return;
   MutexLock lock(fetcher->mu_);
+  fetcher->flying_[owned->at] = fetcher->flying_.back();
+  fetcher->flying_[owned->at].flight->at = owned->at;
+  fetcher->flying_.pop_back();
   if (fetcher->idle_flights_.size() < kMaxIdleFlights) {
     fetcher->idle_flights_.push_back(std::move(owned));
   }
@@ -267,6 +284,7 @@ void Fetcher::OnFetched(const Job& job, absl::StatusOr<std::span<const FetchedRu
       filler_.NoteHole(run.range);
       continue;
     }
+    if (run.bytes != nullptr) Count(memory_->counters.fetched_pages, run.range.count.raw());
     const PageCount kept = job.ticket ? job.ticket->Keep(run.range, run.bytes) : PageCount(0);
     const std::byte* const bytes = run.bytes == nullptr ? nullptr : run.bytes + kept.in_bytes();
     Fill(PageRange::Between(run.range.first + kept, run.range.end()), bytes, job);
@@ -309,7 +327,7 @@ void Fetcher::OnFetchFailed(Job job, const absl::Status& status) {
 }
 
 void Fetcher::Fill(PageRange pages, const std::byte* bytes, const Job& job) {
-  const FillReport report = filler_.Fill(pages, bytes);
+  const FillReport report = filler_.Fill(pages, bytes, job.fault);
   const PageRange rest = PageRange::Between(pages.first + report.done, pages.end());
   switch (report.end) {
     case FillEnd::kDone:
@@ -345,7 +363,7 @@ void Fetcher::Refill(Install install) {
     from = reinterpret_cast<const std::byte*>(install.bytes->data()) +
            (install.pages.first - install.all.first).in_bytes();
   }
-  const FillReport report = filler_.Fill(install.pages, from);
+  const FillReport report = filler_.Fill(install.pages, from, install.job.fault);
   const PageRange rest = PageRange::Between(install.pages.first + report.done, install.pages.end());
   if (report.end == FillEnd::kTargetGone) {
     target_->Gone();

@@ -84,8 +84,10 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   // False after Stop(). REQUIRES: at most PageSource::max_fetch() pages.
   bool FetchAhead(PageRange pages, FetchLane lane, std::shared_ptr<FetchTicket> ticket);
 
-  // Fills `page`, which a fault waits for, with `bytes` that were fetched ahead; null: zeros.
-  void FillFetched(PageIndex page, const std::byte* bytes, FetchGrace::Token grace);
+  // Fills `page`, which a fault waits for, with `bytes` that were fetched ahead; null: zeros. The
+  // fault is of class `fault`: it has found them here, or on their way.
+  void FillFetched(PageIndex page, const std::byte* bytes, FaultClass fault,
+                   FetchGrace::Token grace);
 
   // Runs `task` where this fetcher's work is done: here, or with an executor on its thread, and not
   // after Stop().
@@ -97,6 +99,8 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   // An event was read: fills that it has held off are tried again.
   void Kick() { parking_->Kick(); }
   const PageSource& source() const { return *source_; }
+  // What the source was asked for and has not answered yet, in no order.
+  std::vector<PageRange> PagesInFlight() const;
   // Fills that wait for the address space to settle.
   const Parking& parking() const { return *parking_; }
 
@@ -104,6 +108,7 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   // target is under way when it returns. Not to be called by the source or the target from inside a
   // call of the fetcher's. Safe to call twice.
   void Stop();
+  bool stopped() const { return stopped_; }
 
  private:
   // One run of pages on its way, from the fault to its end.
@@ -115,11 +120,17 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
     std::shared_ptr<FetchTicket> ticket = nullptr;  // null: a fault waits
     SteadyClock::time_point asked = {};             // when the source was asked
     FetchGrace::Token grace = {};                   // of what it has answered
+    FaultClass fault = FaultClass::kDemand;         // that waits for it, where one does
   };
   // A job that the source works on. Used again, so that a fault costs no allocation.
   struct Flight {
     std::shared_ptr<Fetcher> fetcher;
     Job job;
+    size_t at = 0;  // in flying_
+  };
+  struct Flying {
+    Flight* flight;
+    PageRange pages;
   };
   struct ReturnFlight {
     void operator()(Flight* flight) const;
@@ -175,8 +186,9 @@ class Fetcher : public std::enable_shared_from_this<Fetcher> {
   std::atomic<bool> stopped_ = false;
   std::atomic<int> entries_ = 0;
   std::atomic<bool> source_failing_ = false;  // to log the first of repeated failures only
-  Mutex mu_;
+  mutable Mutex mu_;
   std::vector<std::unique_ptr<Flight>> idle_flights_ ABSL_GUARDED_BY(mu_);
+  std::vector<Flying> flying_ ABSL_GUARDED_BY(mu_);  // the others
   // With an executor: used on its thread only.
   bool fetching_ = false;
   std::deque<Job> waiting_demand_, waiting_bulk_;

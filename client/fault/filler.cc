@@ -10,14 +10,15 @@ namespace faultline {
 
 // What one ioctl did.
 struct Filler::Step {
-  PageCount limit = kMaxFillChunk;  // in: the most pages to try
-  PageCount filled;                 // out: pages the ioctl filled
-  PageCount passed;                 // out: pages behind those that need nothing more
-  int error = 0;                    // out
+  PageCount limit = kMaxFillChunk;               // in: the most pages to try
+  FaultClass fault_class = FaultClass::kDemand;  // in: of faults for what was fetched; out: of all
+  PageCount filled;                              // out: pages the ioctl filled
+  PageCount passed;                              // out: pages behind those that need nothing more
+  int error = 0;                                 // out
 };
 
-FillReport Filler::Fill(PageRange pages, const std::byte* bytes) {
-  return Run(pages, bytes, bytes != nullptr ? Op::kCopy : Op::kZero);
+FillReport Filler::Fill(PageRange pages, const std::byte* bytes, FaultClass fetched_for) {
+  return Run(pages, bytes, bytes != nullptr ? Op::kCopy : Op::kZero, fetched_for);
 }
 
 FillReport Filler::FillLocal(PageRange pages) { return Run(pages, nullptr, Op::kLocal); }
@@ -35,16 +36,18 @@ void Filler::NoteHole(PageRange pages) {
 
 FillReport Filler::Poison(PageRange pages) { return Run(pages, nullptr, Op::kPoison); }
 
-FillReport Filler::Run(PageRange pages, const std::byte* bytes, Op op) {
+FillReport Filler::Run(PageRange pages, const std::byte* bytes, Op op, FaultClass fetched_for) {
   FillReport report;
   PageCount limit = kMaxFillChunk;
   while (report.done < pages.count) {
     const PageRange rest = PageRange::Between(pages.first + report.done, pages.end());
     Step step;
     step.limit = limit;
+    step.fault_class = fetched_for;
     report.end =
         DoStep(rest, bytes == nullptr ? nullptr : bytes + report.done.in_bytes(), op, &step);
-    report.done += step.filled + step.passed;
+    // Zeros may have been filled beyond what was asked for.
+    report.done = std::min(report.done + step.filled + step.passed, pages.count);
     report.error = step.error;
     if (report.end != FillEnd::kDone) return report;
     // Without progress the run crosses the end of a VMA: page by page from there.
@@ -53,8 +56,26 @@ FillReport Filler::Run(PageRange pages, const std::byte* bytes, Op op) {
   return report;
 }
 
+PageCount Filler::ZerosAhead(PageIndex page) const {
+  if (memory_->local == nullptr || !memory_->local->HasRoomAhead()) return PageCount(0);
+  const PageTable& table = *memory_->table;
+  const uint64_t most = std::min((page - table.range().first).raw(), kMaxFillChunk.raw() - 1);
+  uint64_t before = 0;
+  while (before < most && table.Get(PageIndex(page.raw() - before - 1)) == PageState::kPresent) {
+    ++before;
+  }
+  return std::min(PageCount(before), table.range().end() - page - PageCount(1));
+}
+
 FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* step) {
+  const SharedFillLocks::Block block(memory_->table->fill_locks(), pages.first);
   SharedLock lock(memory_->space.map_changing_lock());
+  const PageState state = memory_->table->Get(pages.first);
+  PageCount zeros(1);
+  if (op == Op::kLocal && state == PageState::kZero) {
+    zeros += ZerosAhead(pages.first);
+    pages.count = std::max(pages.count, zeros);
+  }
   const std::optional<AddressSpace::Located> located = memory_->space.Locate(pages);
   if (!located) {
     // Unmapped since it was asked for. Who waited at the old address was woken by the reader.
@@ -62,11 +83,11 @@ FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* ste
     step->passed = PageCount(1);
     return FillEnd::kDone;
   }
-  PageRange run{pages.first, std::min(located->count, step->limit)};
-  const PageState state = memory_->table->Get(run.first);
+  PageRange run{pages.first, std::min({located->count, step->limit, block.pages()})};
   const bool local = !IsFetched(state);
   if (!local && op == Op::kLocal) return FillEnd::kAtSource;
-  run.count = local ? PageCount(1) : memory_->table->RunOfSameState(run);
+  if (local) run.count = std::min(run.count, zeros);
+  run.count = memory_->table->RunOfSameState(run);
   if (state == PageState::kEvicting) {
     step->passed = run.count;
     return FillEnd::kDone;
@@ -81,6 +102,7 @@ FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* ste
       return FillEnd::kDone;
     }
     op = Op::kZero;
+    step->fault_class = FaultClass::kZero;
     if (state == PageState::kStaged) {
       if (!memory_->local->CopyStaged(run.first, staged.data())) {
         // It is just becoming the source's; the next look finds it so.
@@ -89,6 +111,7 @@ FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* ste
       }
       op = Op::kCopy;
       bytes = staged.data();
+      step->fault_class = FaultClass::kStaged;
     }
   }
   const AddressRange range{located->address, run.size_bytes()};
@@ -104,7 +127,8 @@ FillEnd Filler::DoStep(PageRange pages, const std::byte* bytes, Op op, Step* ste
   const SteadyClock::time_point now = SteadyClock::now();
   for (const FaultQueue::Waiting& served : waiting) {
     if (served.page >= reached) break;
-    memory_->counters.NoteFilled(served.since, now);
+    memory_->counters.NoteFilled(served.deferred ? FaultClass::kDeferred : step->fault_class,
+                                 served.since, now);
   }
   const auto outcome = op == Op::kZero   ? TraceOutcome::kZero
                        : waiting.empty() ? TraceOutcome::kAhead
@@ -141,7 +165,7 @@ void Filler::Commit(PageRange filled, Op op, PageState before, const std::byte* 
   } else if (before == PageState::kStaged) {
     memory_->local->OnReturned(filled.first);
   } else {
-    memory_->local->OnZeroed(filled.first);
+    memory_->local->OnZeroed(filled);
   }
 }
 
@@ -200,6 +224,7 @@ FillEnd Filler::Judge(FillResult result, AddressRange range, std::optional<PageI
       step->error = result.error;
       return FillEnd::kTryAgain;
     case ESRCH:
+      Count(counters.esrch);
       return FillEnd::kTargetGone;
     default:
       Count(counters.other_errors);

@@ -58,7 +58,9 @@ struct FillReport {
 //   present           zeros: it was filled and yet faults, so it was discarded since. Its REMOVE
 //                     may have been read before the memory was gone, and a fault in between filled
 //                     ("present_means_zero")
-// Pages that are not absent are touched for a fault that waits for them only, never ahead of one.
+// Pages that are not absent are touched for a fault that waits for them only, never ahead of one;
+// but where far memory is touched page after page, more and more of the zeros behind a fault are
+// filled with it: memory that grows would cost a fault for each page.
 class Filler {
  public:
   // `memory` is borrowed.
@@ -66,7 +68,10 @@ class Filler {
 
   // Fills `pages`, wherever they are mapped now, with `bytes` (pages.size_bytes() of them) that the
   // source has, or with zeros where that is null. Of far memory, holding a token of its grace.
-  FillReport Fill(PageRange pages, const std::byte* bytes);
+  // Faults that wait for them are counted as of class `fetched_for`, unless they are of another by
+  // what was found here.
+  FillReport Fill(PageRange pages, const std::byte* bytes,
+                  FaultClass fetched_for = FaultClass::kDemand);
 
   // Fills those of `pages` that a fault waits for, and that need not be fetched.
   FillReport FillLocal(PageRange pages);
@@ -88,10 +93,15 @@ class Filler {
   enum class Op { kCopy, kZero, kLocal, kPoison };
   struct Step;
 
-  FillReport Run(PageRange pages, const std::byte* bytes, Op op);
+  FillReport Run(PageRange pages, const std::byte* bytes, Op op,
+                 FaultClass fetched_for = FaultClass::kDemand);
   // One ioctl at the front of `pages`. Sets how far it got.
   FillEnd DoStep(PageRange pages, const std::byte* bytes, Op op, Step* step);
   FillResult Call(Op op, AddressRange range, const std::byte* bytes, uffdio_copy* copy);
+  // How many pages behind `page` may be filled with zeros, if it and they are zero, before they are
+  // touched: as many as lie filled before it, at most kMaxFillChunk with itself.
+  PageCount ZerosAhead(PageIndex page) const
+      ABSL_SHARED_LOCKS_REQUIRED(memory_->space.map_changing_lock());
   // Notes in the page table and the counters what was filled, which was in state `before`.
   void Commit(PageRange filled, Op op, PageState before, const std::byte* bytes, bool waited_for);
   // What `result` means for what follows the pages it has filled. `page` is the first of those, if

@@ -229,6 +229,7 @@ TEST_F(FillerTest, AFullCgroupIsLeftForLater) {
 TEST_F(FillerTest, ATargetThatIsGoneIsReported) {
   kernel_->QueueResult({ESRCH, 0});
   EXPECT_EQ(filler_.Fill(Pages(0, 1), AsBytes(volume_)).end, FillEnd::kTargetGone);
+  EXPECT_EQ(memory_->counters.esrch, 1u);
 }
 
 TEST_F(FillerTest, AnErrorThatOnlyABugExplainsIsReportedNotRetried) {
@@ -251,8 +252,22 @@ TEST_F(FillerTest, PoisonLeavesFilledPagesAlone) {
 TEST_F(FillerTest, TheLatencyOfAFaultIsRecordedOnceItsPageIsFilled) {
   memory_->queue.Join(PageIndex(0), SteadyClock::now() - std::chrono::milliseconds(10));
   filler_.Fill(Pages(0, 1), AsBytes(volume_));
-  EXPECT_GE(memory_->counters.fault_latency.MaxMicros(), 10000);
+  EXPECT_GE(memory_->counters.fault_latency[0].MaxMicros(), 10000);
   EXPECT_EQ(memory_->queue.size(), 0u);
+}
+
+TEST_F(FillerTest, FaultsAreToldApartByWhatTheyHaveWaitedFor) {
+  const auto now = SteadyClock::now();
+  memory_->table->Set(PageIndex(1), PageState::kZero);
+  for (uint64_t page : {0, 1, 2, 3}) memory_->queue.Join(PageIndex(page), now);
+  memory_->queue.Defer(PageIndex(3));
+  filler_.Fill(Pages(0, 1), AsBytes(volume_));
+  filler_.FillLocal(Pages(1, 1));
+  filler_.Fill(Pages(2, 1), AsBytes(volume_) + 2 * kPageSize, FaultClass::kStaged);
+  filler_.Fill(Pages(3, 2), AsBytes(volume_) + 3 * kPageSize);  // nobody waits for the second
+  for (const LatencyHistogram& one : memory_->counters.fault_latency) {
+    EXPECT_EQ(one.Counts().total(), 1u);
+  }
 }
 
 }  // namespace

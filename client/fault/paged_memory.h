@@ -5,6 +5,7 @@
 #ifndef FAULTLINE_CLIENT_FAULT_PAGED_MEMORY_H_
 #define FAULTLINE_CLIENT_FAULT_PAGED_MEMORY_H_
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -13,11 +14,11 @@
 #include "client/evict/local_memory.h"
 #include "client/fault/fault_queue.h"
 #include "client/journal/attachment_journal.h"
-#include "client/latency_histogram.h"
 #include "client/page_table.h"
 #include "client/source/page_source.h"
 #include "client/trace/trace_writer.h"
 #include "client/uffd/uffd.h"
+#include "proto/latency_histogram.h"
 
 namespace faultline {
 
@@ -25,6 +26,7 @@ struct FaultCounters {
   using Counter = std::atomic<uint64_t>;
   Counter faults = 0;
   Counter joined_faults = 0;
+  Counter zero_faults = 0;   // that were filled with zeros of here
   Counter stray_faults = 0;  // at addresses of no region
   Counter fork_events = 0;
   Counter remap_events = 0;
@@ -33,6 +35,7 @@ struct FaultCounters {
   Counter fetches = 0;
   Counter fetch_retries = 0;
   Counter fetch_failures = 0;
+  Counter fetched_pages = 0;  // that have come with content
   Counter copied_pages = 0;
   Counter zeroed_pages = 0;
   Counter drained_pages = 0;
@@ -45,20 +48,23 @@ struct FaultCounters {
   Counter enoent = 0;
   Counter efault = 0;
   Counter nomem = 0;
+  Counter esrch = 0;
   Counter other_errors = 0;
   Counter parks = 0;
   Counter parked_ns = 0;
   Counter wakes = 0;
-  void NoteFilled(SteadyClock::time_point read, SteadyClock::time_point filled) {
+  void NoteFilled(FaultClass fault, SteadyClock::time_point read, SteadyClock::time_point filled) {
     const auto nanoseconds = [](SteadyClock::time_point time) {
       return static_cast<uint64_t>(std::chrono::nanoseconds(time.time_since_epoch()).count());
     };
-    fault_latency.Record(filled - read);
+    fault_latency[static_cast<size_t>(fault)].Record(filled - read);
+    if (fault == FaultClass::kZero) zero_faults.fetch_add(1, std::memory_order_relaxed);
     read_ns_sum.fetch_add(nanoseconds(read), std::memory_order_relaxed);
     filled_ns_sum.fetch_add(nanoseconds(filled), std::memory_order_relaxed);
   }
 
-  LatencyHistogram fault_latency;  // from the message being read to the page being filled
+  // From the message being read to the page being filled, by class.
+  std::array<LatencyHistogram, kFaultClasses> fault_latency;
   // Of the same faults: when that was, nanoseconds of the monotonic clock, added up (modulo 2^64).
   Counter read_ns_sum = 0;
   Counter filled_ns_sum = 0;

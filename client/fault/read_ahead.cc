@@ -47,7 +47,8 @@ ReadAhead::ReadAhead(std::shared_ptr<PagedMemory> memory, std::shared_ptr<Fetche
       prefetcher_(std::move(prefetcher)),
       staged_(kMaxStagedPages) {}
 
-bool ReadAhead::FillStaged(PageIndex page, std::array<std::byte, kPageSize>* buffer) {
+bool ReadAhead::FillStaged(PageIndex page, FaultClass fault,
+                           std::array<std::byte, kPageSize>* buffer) {
   const std::byte* bytes = nullptr;
   FetchGrace::Token grace = memory_->HoldGrace();
   {
@@ -59,12 +60,12 @@ bool ReadAhead::FillStaged(PageIndex page, std::array<std::byte, kPageSize>* buf
       bytes = buffer->data();
     }
   }
-  fetcher_->FillFetched(page, bytes, std::move(grace));
+  fetcher_->FillFetched(page, bytes, fault, std::move(grace));
   return true;
 }
 
 bool ReadAhead::Serve(PageIndex page) {
-  bool served = FillStaged(page, &buffer_);
+  bool served = FillStaged(page, FaultClass::kStaged, &buffer_);
   if (!served) {
     MutexLock lock(mu_);
     served = std::any_of(flights_.begin(), flights_.end(),
@@ -209,7 +210,7 @@ void ReadAhead::ServeWaiting(PageRange pages) {
     PageRange rest = pages;
     while (const std::optional<PageIndex> page = self->memory_->queue.First(rest)) {
       std::array<std::byte, kPageSize> buffer;
-      if (!self->FillStaged(*page, &buffer)) {
+      if (!self->FillStaged(*page, FaultClass::kDemand, &buffer)) {
         self->fetcher_->Demand(PageRange::Single(*page));
       }
       rest = PageRange::Between(*page + PageCount(1), rest.end());

@@ -36,6 +36,12 @@ class ReadAhead : public std::enable_shared_from_this<ReadAhead> {
   // `page` is about to become the source's again, with another content.
   void Forget(PageIndex page);
 
+  // Those that are kept here, in no order.
+  std::vector<PageIndex> Staged() const {
+    MutexLock lock(mu_);
+    return staged_.Pages();
+  }
+
   // Lets the prefetcher learn of what was served since the last call, or was not, and fetches what
   // it guesses. Call it once the faults themselves are on their way.
   void FetchAhead();
@@ -61,7 +67,7 @@ class ReadAhead : public std::enable_shared_from_this<ReadAhead> {
   void OnFlightEnded(PageRange pages);
   // Serves the faults that wait for some of `pages`, which are staged or have to be fetched.
   void ServeWaiting(PageRange pages);
-  bool FillStaged(PageIndex page, std::array<std::byte, kPageSize>* buffer);
+  bool FillStaged(PageIndex page, FaultClass fault, std::array<std::byte, kPageSize>* buffer);
 
   const std::shared_ptr<PagedMemory> memory_;
   const std::shared_ptr<Fetcher> fetcher_;
@@ -74,7 +80,7 @@ class ReadAhead : public std::enable_shared_from_this<ReadAhead> {
   std::vector<PageIndex> dropped_;
   std::array<std::byte, kPageSize> buffer_;
 
-  Mutex mu_;
+  mutable Mutex mu_;
   StagedPages staged_ ABSL_GUARDED_BY(mu_);
   std::vector<PageRange> flights_ ABSL_GUARDED_BY(mu_);  // in no order; few
   uint64_t pages_in_flight_ ABSL_GUARDED_BY(mu_) = 0;

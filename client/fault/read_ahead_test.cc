@@ -196,5 +196,15 @@ TEST_F(ReadAheadTest, AfterStopNothingIsFetchedAhead) {
   EXPECT_TRUE(source_->fetched().empty());
 }
 
+TEST_F(ReadAheadTest, FaultsForWhatWasFetchedAheadAreOfTheirOwnClass) {
+  prefetcher_->guesses[5] = {{Pages(6, 1), Placement::kStaged}};
+  Touch({5});
+  Touch({6});
+  const auto& latency = memory_->counters.fault_latency;
+  EXPECT_EQ(latency[static_cast<size_t>(FaultClass::kDemand)].Counts().total(), 1u);
+  EXPECT_EQ(latency[static_cast<size_t>(FaultClass::kStaged)].Counts().total(), 1u);
+  EXPECT_EQ(memory_->counters.fetched_pages, 2u);
+}
+
 }  // namespace
 }  // namespace faultline

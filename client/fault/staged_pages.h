@@ -9,6 +9,7 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "proto/page.h"
 
@@ -31,6 +32,13 @@ class StagedPages {
 
   bool Has(PageIndex page) const { return slot_of_.contains(page.raw()); }
   size_t size() const { return slot_of_.size(); }
+
+  std::vector<PageIndex> Pages() const {
+    std::vector<PageIndex> pages;
+    pages.reserve(slot_of_.size());
+    for (const auto& [page, slot] : slot_of_) pages.emplace_back(page);
+    return pages;
+  }
 
   // Keeps a copy of `bytes` (kPageSize of them; null: zeros) as `page`, unless that is here
   // already. Returns the page that had to make room, if one had to: nobody has touched it.

@@ -5,6 +5,8 @@
 #include <absl/time/time.h>
 
 #include <fstream>
+#include <iterator>
+#include <limits>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -13,6 +15,8 @@ namespace faultline {
 namespace {
 
 using nlohmann::ordered_json;
+
+constexpr uint64_t kMaxPercent = 100;
 
 std::string PathOf(const std::string& directory) { return absl::StrCat(directory, "/record"); }
 
@@ -54,13 +58,18 @@ absl::Status Parse(const ordered_json& json, AttachmentOptions* options) {
   return status;
 }
 
+// Throws as below for anything but a whole number from 0, which nlohmann's get() would convert.
+uint64_t ToNumber(const ordered_json& json) {
+  return json.get_ref<const ordered_json::number_unsigned_t&>();
+}
+
 ordered_json ToJson(AddressRange range) { return {range.start, range.length}; }
 ordered_json ToJson(const FileIdentity& file) { return {file.device, file.inode}; }
 AddressRange ParseRange(const ordered_json& json) {
-  return {json.at(0).get<uint64_t>(), json.at(1).get<uint64_t>()};
+  return {ToNumber(json.at(0)), ToNumber(json.at(1))};
 }
 FileIdentity ParseFile(const ordered_json& json) {
-  return {json.at(0).get<uint64_t>(), json.at(1).get<uint64_t>()};
+  return {ToNumber(json.at(0)), ToNumber(json.at(1))};
 }
 
 ordered_json ToJson(const FarRecord& far) {
@@ -87,19 +96,21 @@ ordered_json ToJson(const FarRecord& far) {
 // Throws as below.
 absl::StatusOr<FarRecord> ParseFar(const ordered_json& json) {
   FarRecord far;
-  far.limit.bytes = json.at("local_memory").get<uint64_t>();
-  far.limit.percent = json.at("local_percent").get<uint32_t>();
+  far.limit.bytes = ToNumber(json.at("local_memory"));
+  const uint64_t percent = ToNumber(json.at("local_percent"));
+  if (percent > kMaxPercent) return absl::InvalidArgumentError("local_percent is more than 100");
+  far.limit.percent = static_cast<uint32_t>(percent);
   far.policy = json.at("policy").get<std::string>();
   far.fresh = json.at("fresh").get<bool>();
   far.owns_volume = json.at("owns_volume").get<bool>();
-  far.volume_pages = json.at("volume_pages").get<uint64_t>();
-  far.least_area = json.at("least_area").get<uint64_t>();
+  far.volume_pages = ToNumber(json.at("volume_pages"));
+  far.least_area = ToNumber(json.at("least_area"));
   far.excluded = ParseRange(json.at("excluded"));
   far.staging = ParseRange(json.at("staging"));
   far.command = ParseFile(json.at("command"));
   for (const ordered_json& file : json.at("files")) {
-    far.files.push_back({ParseFile(file.at("file")), file.at("volume_offset").get<uint64_t>(),
-                         file.at("file_offset").get<uint64_t>(), file.at("size").get<uint64_t>()});
+    far.files.push_back({ParseFile(file.at("file")), ToNumber(file.at("volume_offset")),
+                         ToNumber(file.at("file_offset")), ToNumber(file.at("size"))});
   }
   if (far.volume_pages <= kMaxVolumePages) return far;
   return absl::InvalidArgumentError("volume_pages is more than a volume can have");
@@ -108,18 +119,20 @@ absl::StatusOr<FarRecord> ParseFar(const ordered_json& json) {
 // Throws what nlohmann throws where a field is missing or of another type.
 absl::StatusOr<AttachmentRecord> Parse(const ordered_json& json) {
   AttachmentRecord record;
-  record.id = json.at("id").get<uint64_t>();
-  record.process.pid = json.at("pid").get<pid_t>();
-  record.process.start_time = json.at("start_time").get<uint64_t>();
+  record.id = ToNumber(json.at("id"));
+  const uint64_t pid = ToNumber(json.at("pid"));
+  if (pid > std::numeric_limits<pid_t>::max()) return absl::InvalidArgumentError("pid is none");
+  record.process.pid = static_cast<pid_t>(pid);
+  record.process.start_time = ToNumber(json.at("start_time"));
   record.process.boot_id = json.at("boot_id").get<std::string>();
-  record.uffd_inode = json.at("uffd_inode").get<uint64_t>();
+  record.uffd_inode = ToNumber(json.at("uffd_inode"));
   record.target_keeps_uffd = json.at("target_keeps_uffd").get<bool>();
   record.volume = json.at("volume").get<std::string>();
   if (absl::Status status = Parse(json.at("options"), &record.options); !status.ok()) return status;
   for (const ordered_json& mapping : json.at("mappings")) {
-    record.mappings.push_back({.address = mapping.at("address").get<uint64_t>(),
-                               .size = mapping.at("size").get<uint64_t>(),
-                               .offset = mapping.at("offset").get<uint64_t>(),
+    record.mappings.push_back({.address = ToNumber(mapping.at("address")),
+                               .size = ToNumber(mapping.at("size")),
+                               .offset = ToNumber(mapping.at("offset")),
                                .shared = mapping.at("shared").get<bool>()});
   }
   if (json.contains("far")) {
@@ -135,7 +148,7 @@ absl::StatusOr<AttachmentRecord> Parse(const ordered_json& json) {
 
 }  // namespace
 
-absl::Status WriteRecord(const AttachmentRecord& record, const std::string& directory) {
+std::string EncodeRecord(const AttachmentRecord& record) {
   ordered_json json = {{"id", record.id},
                        {"pid", record.process.pid},
                        {"start_time", record.process.start_time},
@@ -152,21 +165,32 @@ absl::Status WriteRecord(const AttachmentRecord& record, const std::string& dire
                                 {"shared", mapping.shared}});
   }
   if (record.far) json["far"] = ToJson(*record.far);
+  return json.dump(2) + "\n";
+}
+
+absl::StatusOr<AttachmentRecord> DecodeRecord(absl::string_view text) {
+  absl::StatusOr<AttachmentRecord> record;
+  try {
+    record = Parse(ordered_json::parse(text.begin(), text.end()));
+  } catch (const nlohmann::json::exception& e) {
+    record = absl::DataLossError(e.what());
+  }
+  if (record.ok()) return record;
+  return absl::DataLossError(record.status().message());
+}
+
+absl::Status WriteRecord(const AttachmentRecord& record, const std::string& directory) {
   std::ofstream file(PathOf(directory));
-  file << json.dump(2) << '\n';
+  file << EncodeRecord(record);
   file.close();
   if (file.good()) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat("cannot write ", PathOf(directory)));
 }
 
 absl::StatusOr<AttachmentRecord> ReadRecord(const std::string& directory) {
-  absl::StatusOr<AttachmentRecord> record;
-  try {
-    std::ifstream file(PathOf(directory));
-    record = Parse(ordered_json::parse(file));
-  } catch (const nlohmann::json::exception& e) {
-    record = absl::DataLossError(e.what());
-  }
+  std::ifstream file(PathOf(directory));
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  absl::StatusOr<AttachmentRecord> record = DecodeRecord(text);
   if (record.ok()) return record;
   return absl::DataLossError(absl::StrCat(PathOf(directory), ": ", record.status().message()));
 }

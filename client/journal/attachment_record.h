@@ -6,12 +6,17 @@
 
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
+#include <absl/strings/string_view.h>
 
 #include <string>
 
 #include "client/journal/attachment_journal.h"
 
 namespace faultline {
+
+std::string EncodeRecord(const AttachmentRecord& record);
+// DATA_LOSS, saying what is wrong, for anything but what EncodeRecord() makes.
+absl::StatusOr<AttachmentRecord> DecodeRecord(absl::string_view text);
 
 absl::Status WriteRecord(const AttachmentRecord& record, const std::string& directory);
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/journal/journal.h"
 
+#include <absl/strings/str_cat.h>
+#include <absl/strings/str_replace.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -15,6 +17,7 @@
 #include <string>
 #include <thread>
 
+#include "client/journal/attachment_record.h"
 #include "client/process_maps.h"
 #include "client/uffd/test_memory.h"
 
@@ -98,6 +101,21 @@ TEST_F(JournalTest, WhatAnAgentHasLeftIsAllThere) {
   left[0].journal->taken()->ForEachRun(
       400, [&](uint64_t first, uint64_t count) { runs.emplace_back(first, count); });
   EXPECT_THAT(runs, testing::ElementsAre(std::pair(3, 130), std::pair(399, 1)));
+}
+
+TEST_F(JournalTest, NumbersThatCannotBeAreDamage) {
+  AttachmentRecord record = Record(5);
+  record.process.pid = 4712;
+  const std::string text = EncodeRecord(record);
+  EXPECT_TRUE(DecodeRecord(text).ok());
+  const auto with = [&text](absl::string_view pid) {
+    return DecodeRecord(
+        absl::StrReplaceAll(text, {{"\"pid\": 4712", absl::StrCat("\"pid\": ", pid)}}));
+  };
+  EXPECT_TRUE(with("4713").ok());
+  for (const char* pid : {"4e80", "4712.5", "-1", "2147483648", "99999999999999999999", "\"1\""}) {
+    EXPECT_TRUE(absl::IsDataLoss(with(pid).status())) << pid;
+  }
 }
 
 TEST_F(JournalTest, WhatAnAgentHasLeftOfFarMemoryIsAllThere) {

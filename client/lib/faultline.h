@@ -153,7 +153,7 @@ typedef struct faultline_far_options {
   /* What may be here, in bytes: 1 MiB up to the region's size. FAULTLINE_LOCAL_MEMORY_DEFAULT: the
    * agent's --local-memory. */
   uint64_t local_memory;
-  const char* policy; /* which pages leave: a name or a path as of the agent's --policy; or NULL */
+  const char* policy;     /* which pages leave: a name, or what the agent's --policy is; or NULL */
   const char* prefetch;   /* as of the agent's --prefetch; or NULL */
   const char* durability; /* of a volume that is created: "sync" (or NULL), "interval", "none" */
   int on_agent_loss;      /* FAULTLINE_ON_AGENT_LOSS_... */

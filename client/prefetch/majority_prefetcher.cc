@@ -51,8 +51,13 @@ void MajorityPrefetcher::OnTouch(PageIndex page, TouchKind kind, std::vector<Gue
   last_ = page;
 }
 
+void MajorityPrefetcher::NoteRun(PageIndex last) {
+  for (size_t i = 0; i < kFirstVote; ++i) Note(1);
+  last_ = last;
+}
+
 void MajorityPrefetcher::OnWaste(PageIndex page) {
-  if (walk_ && walk_->Covers(page) && !walk_->OnWaste()) walk_.reset();
+  if (Covers(page) && !walk_->OnWaste()) walk_.reset();
 }
 
 }  // namespace faultline

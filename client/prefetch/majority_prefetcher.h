@@ -21,6 +21,11 @@ class MajorityPrefetcher final : public Prefetcher {
   void OnTouch(PageIndex page, TouchKind kind, std::vector<Guess>* ahead) override;
   void OnWaste(PageIndex page) override;
 
+  // The pages up to `last` were touched unseen, one after the other.
+  void NoteRun(PageIndex last);
+  // Whether somebody walks, and `page` is one that was guessed for that, or would be next.
+  bool Covers(PageIndex page) const { return walk_ && walk_->Covers(page); }
+
  private:
   static constexpr size_t kHistory = 32;
   static constexpr size_t kFirstVote = 4;

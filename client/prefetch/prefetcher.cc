@@ -3,6 +3,7 @@
 
 #include <absl/strings/str_cat.h>
 
+#include "client/prefetch/cluster_prefetcher.h"
 #include "client/prefetch/majority_prefetcher.h"
 #include "client/prefetch/sequential_prefetcher.h"
 #include "client/prefetch/stream_prefetcher.h"
@@ -11,7 +12,8 @@ namespace faultline {
 namespace {
 
 constexpr PrefetchPolicy kPolicies[] = {PrefetchPolicy::kNone, PrefetchPolicy::kSequential,
-                                        PrefetchPolicy::kMajority, PrefetchPolicy::kStreams};
+                                        PrefetchPolicy::kMajority, PrefetchPolicy::kStreams,
+                                        PrefetchPolicy::kCluster};
 
 }  // namespace
 
@@ -24,17 +26,20 @@ absl::string_view PrefetchPolicyName(PrefetchPolicy policy) {
     case PrefetchPolicy::kMajority:
       return "majority";
     case PrefetchPolicy::kStreams:
+      return "streams";
+    case PrefetchPolicy::kCluster:
       break;
   }
-  return "streams";
+  return "cluster";
 }
 
 absl::StatusOr<PrefetchPolicy> ParsePrefetchPolicy(absl::string_view name) {
   for (PrefetchPolicy policy : kPolicies) {
     if (name == PrefetchPolicyName(policy)) return policy;
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "unknown prefetch policy \"", name, "\"; known are none, sequential, majority and streams"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown prefetch policy \"", name,
+                   "\"; known are none, sequential, majority, streams and cluster"));
 }
 
 absl::StatusOr<WorkingSetUse> ParseWorkingSetUse(absl::string_view name) {
@@ -70,6 +75,8 @@ std::unique_ptr<Prefetcher> NewPrefetcher(PrefetchPolicy policy) {
       return std::make_unique<MajorityPrefetcher>();
     case PrefetchPolicy::kStreams:
       return std::make_unique<StreamPrefetcher>();
+    case PrefetchPolicy::kCluster:
+      return std::make_unique<ClusterPrefetcher>();
   }
   return nullptr;
 }

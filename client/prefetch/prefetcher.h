@@ -55,9 +55,10 @@ enum class PrefetchPolicy {
   kSequential,  // ascending runs; the window doubles
   kMajority,    // the stride that most of the last touches agree on (Leap)
   kStreams,     // a stride for each of several regions that are being walked through
+  kCluster,     // as majority, and where nobody walks, what lies around a page that was missed
 };
 
-// Parses "none", "sequential", "majority" or "streams".
+// Parses "none", "sequential", "majority", "streams" or "cluster".
 absl::StatusOr<PrefetchPolicy> ParsePrefetchPolicy(absl::string_view name);
 absl::string_view PrefetchPolicyName(PrefetchPolicy policy);
 
@@ -68,7 +69,7 @@ std::unique_ptr<Prefetcher> NewPrefetcher(PrefetchPolicy policy);
 enum class WorkingSetUse {
   kNone,
   kRecord,  // added to what is kept with the volume
-  kReplay,  // what is kept is fetched from the beginning, in the order of addresses
+  kReplay,  // what is kept is fetched from the beginning, in about the order that is kept
   kBoth,
 };
 

@@ -3,19 +3,22 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <random>
 
 #include "client/evict/policies.h"
+#include "client/prefetch/cluster_prefetcher.h"
 #include "client/simulate/access_pattern.h"
 #include "client/simulate/simulator.h"
+#include "proto/page_testing.h"
 
 namespace faultline {
 namespace {
 
 constexpr PrefetchPolicy kAll[] = {PrefetchPolicy::kSequential, PrefetchPolicy::kMajority,
-                                   PrefetchPolicy::kStreams};
+                                   PrefetchPolicy::kStreams, PrefetchPolicy::kCluster};
 
 struct Ratios {
   double misses, moved;  // both relative to no prefetch
@@ -83,6 +86,87 @@ TEST(Prefetchers, StreamsFollowsSeveralPlacesAtOnce) {
   }
 }
 
+TEST(Prefetchers, ClusterFollowsStridesAndFindsWhatIsUsedTogether) {
+  auto ratios = RatiosOf(PrefetchPolicy::kCluster);
+  for (const char* trace : {"seq", "reverse", "stride"}) {
+    EXPECT_LT(ratios[trace].misses, 0.05) << trace;
+    EXPECT_LT(ratios[trace].moved, 1.05) << trace;
+  }
+  for (const char* trace : {"random", "zipf"}) {
+    EXPECT_LT(ratios[trace].misses, 1) << trace;
+    EXPECT_LT(ratios[trace].moved, 1.15) << trace;
+  }
+}
+
+// Pages of a volume, in an order without any stride.
+std::vector<PageIndex> Shuffled(uint64_t pages, uint64_t seed) {
+  std::vector<PageIndex> order;
+  for (uint64_t page = 0; page < pages; ++page) order.emplace_back(page);
+  std::shuffle(order.begin(), order.end(), std::mt19937_64(seed));
+  return order;
+}
+
+TEST(ClusterPrefetcher, WhoWalksIsFoundToWalkAlsoWhereClustersAreLarge) {
+  ClusterPrefetcher prefetcher;
+  std::vector<Guess> guesses;
+  const auto touch = [&](PageIndex page, TouchKind kind) {
+    guesses.clear();
+    prefetcher.OnTouch(page, kind, &guesses);
+  };
+  for (PageIndex page : Shuffled(8192, 1)) {
+    touch(page, TouchKind::kMiss);
+    if (!guesses.empty()) touch(guesses.front().pages.first, TouchKind::kHit);
+  }
+  ASSERT_EQ(prefetcher.cluster(), 16u);
+  touch(PageIndex(160'000), TouchKind::kMiss);
+  ASSERT_FALSE(guesses.empty());
+  touch(guesses.front().pages.first, TouchKind::kHit);
+  touch(PageIndex(160'016), TouchKind::kMiss);
+  // The first window of a walk, not the next cluster.
+  ASSERT_FALSE(guesses.empty());
+  EXPECT_EQ(guesses.front().pages, Pages(160'017, 4));
+}
+
+TEST(ClusterPrefetcher, GrowsWhereNeighboursAreTouchedAndShrinksWhereTheyAreNot) {
+  ClusterPrefetcher prefetcher;
+  std::vector<Guess> guesses;
+  // All neighbours are touched, soon or late.
+  for (PageIndex page : Shuffled(8192, 1)) {
+    guesses.clear();
+    prefetcher.OnTouch(page, TouchKind::kMiss, &guesses);
+    for (const Guess& guess : guesses) {
+      if (guess.placement != Placement::kStaged) continue;
+      std::vector<Guess> none;
+      prefetcher.OnTouch(guess.pages.first, TouchKind::kHit, &none);
+      EXPECT_TRUE(none.empty());
+    }
+  }
+  EXPECT_EQ(prefetcher.cluster(), 16u);
+  guesses.clear();
+  prefetcher.OnTouch(PageIndex(100'003), TouchKind::kMiss, &guesses);
+  PageCount pages(0), staged(0);
+  for (const Guess& guess : guesses) {
+    EXPECT_EQ(guess.pages.first.raw() / 16, 100'003u / 16);
+    EXPECT_EQ((guess.pages.end().raw() - 1) / 16, 100'003u / 16);
+    pages += guess.pages.count;
+    if (guess.placement == Placement::kStaged) staged += guess.pages.count;
+  }
+  EXPECT_EQ(pages, PageCount(15));
+  EXPECT_EQ(staged, PageCount(1));
+  // And from here on none is.
+  uint64_t fetched = 0;
+  for (PageIndex page : Shuffled(8192, 2)) {
+    guesses.clear();
+    prefetcher.OnTouch(PageIndex(page.raw() + 200'000), TouchKind::kMiss, &guesses);
+    for (const Guess& guess : guesses) {
+      fetched += guess.pages.count.raw();
+      if (guess.placement == Placement::kStaged) prefetcher.OnWaste(guess.pages.first);
+    }
+  }
+  EXPECT_EQ(prefetcher.cluster(), 1u);
+  EXPECT_LT(fetched, 8192u / 8);
+}
+
 TEST(Prefetchers, PoliciesAreFoundByTheirNames) {
   for (PrefetchPolicy policy : kAll) {
     EXPECT_EQ(*ParsePrefetchPolicy(PrefetchPolicyName(policy)), policy);
@@ -91,7 +175,8 @@ TEST(Prefetchers, PoliciesAreFoundByTheirNames) {
   EXPECT_EQ(*ParsePrefetchPolicy("none"), PrefetchPolicy::kNone);
   EXPECT_EQ(NewPrefetcher(PrefetchPolicy::kNone), nullptr);
   EXPECT_EQ(ParsePrefetchPolicy("oracle").status().message(),
-            "unknown prefetch policy \"oracle\"; known are none, sequential, majority and streams");
+            "unknown prefetch policy \"oracle\"; known are none, sequential, majority, streams and "
+            "cluster");
 }
 
 class AnyPrefetcher : public testing::TestWithParam<PrefetchPolicy> {};

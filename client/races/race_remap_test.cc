@@ -154,6 +154,17 @@ TEST_P(RaceRemap, MapFixedOverRegisteredMemoryIsOrdinaryMemory) {
   EXPECT_EQ(Stats(id).tracked_pages, 8u);
 }
 
+// Nothing is filled between the two events, so that the first is still a recent one at the second,
+// and the kernel has memory where something was unmapped: but none of ours.
+TEST_P(RaceRemap, MapFixedOverMemoryThatHasJustMovedIsOrdinaryMemory) {
+  const AttachmentId id = MapAndAttach(0, 32);
+  ASSERT_TRUE(arena_.Move(0, 100, 32));
+  ASSERT_TRUE(arena_.Map(MemoryKind::kAnonymous, 118, 14));
+  EXPECT_TRUE(IsZero(arena_.At(118), 14));
+  EXPECT_TRUE(Holds(arena_.At(100), 0, 18));
+  EXPECT_TRUE(Eventually([&] { return Stats(id).tracked_pages == 18; }));
+}
+
 TEST_P(RaceRemap, ShrunkMemoryKeepsItsFrontAndLosesItsEnd) {
   const AttachmentId id = MapAndAttach(0, 32);
   EXPECT_TRUE(Holds(arena_.At(0), 0, 4));
@@ -269,6 +280,23 @@ TEST_P(RaceGrowth, WhatWasCutOffAndGrowsAgainReadsAsFreshMemory) {
   ASSERT_TRUE(Resize(16, 32));
   EXPECT_TRUE(IsZero(arena_.At(16), 16));
   EXPECT_TRUE(Holds(arena_.At(0), 0, 16));
+}
+
+TEST_P(RaceGrowth, WhatGrowsWhereOtherMemoryWasMappedOverItReadsZeros) {
+  MapToGrow(32);
+  ASSERT_TRUE(arena_.Unmap(632, 32));
+  ASSERT_TRUE(arena_.Move(0, 600, 32));
+  ASSERT_TRUE(arena_.Map(MemoryKind::kAnonymous, 618, 14));
+  // Once the agent has asked the kernel what is there.
+  EXPECT_TRUE(Eventually([&] { return Stats(id_).tracked_pages == 18; }));
+  ASSERT_TRUE(arena_.Unmap(618, 14));
+  if (!anonymous()) {  // the file still has its pages
+    ASSERT_EQ(ftruncate(arena_.memfd(), static_cast<off_t>(18 * kPageSize)), 0);
+    ASSERT_EQ(ftruncate(arena_.memfd(), static_cast<off_t>(32 * kPageSize)), 0);
+  }
+  ASSERT_EQ(mremap(arena_.At(600), 18 * kPageSize, 32 * kPageSize, 0), arena_.At(600));
+  EXPECT_TRUE(IsZero(arena_.At(618), 14));
+  EXPECT_TRUE(Holds(arena_.At(600), 0, 18));
 }
 
 TEST_P(RaceGrowth, ManyThreadsInGrownMemoryReadZeros) {

@@ -7,11 +7,9 @@
 #include <absl/strings/strip.h>
 #include <elf.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -38,6 +36,7 @@
 #include "client/evict/policies.h"
 #include "client/prefetch/prefetcher.h"
 #include "client/remote/admin_client.h"
+#include "client/run/run_directory.h"
 #include "client/run/run_protocol.h"
 #include "client/unique_fd.h"
 #include "client/vm/sibling_daemon.h"
@@ -49,6 +48,8 @@ using nlohmann::json;
 
 constexpr absl::Duration kLookInterval = absl::Milliseconds(20);
 constexpr absl::Duration kAnswerTimeout = absl::Seconds(5);
+// Of deleting what is left: a run does not wait longer for a server that is away.
+constexpr absl::Duration kAdminTimeout = absl::Seconds(10);
 
 struct RunFlags {
   LocalMemoryLimit local_memory;
@@ -59,6 +60,9 @@ struct RunFlags {
   bool verbose = false;
   std::vector<std::string> command;
 };
+
+// Exit statuses beside kRunRefused, as a shell has them.
+constexpr int kNotExecutable = 126, kNoProgram = 127;
 
 // Where the shell would find `name`; empty where it would not.
 std::string FindProgram(const std::string& name) {
@@ -113,51 +117,23 @@ absl::Status CheckProgram(const std::string& name) {
   return absl::OkStatus();
 }
 
-// A directory in `parent`, removed in the end.
-class ScratchDirectory {
- public:
-  explicit ScratchDirectory(const std::string& parent) {
-    std::string name = parent + "/faultline.XXXXXX";
-    if (mkdtemp(name.data()) != nullptr) path_ = name;
-  }
-  ~ScratchDirectory() {
-    std::error_code ignored;
-    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
-  }
-  ScratchDirectory(const ScratchDirectory&) = delete;
-  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
-
-// Where the agent's journal is best, which has the staged pages: in memory, where there is room.
-std::string JournalParent(const LocalMemoryLimit& limit) {
+// The staged pages, and what else the journal has.
+uint64_t JournalBytes(const LocalMemoryLimit& limit) {
   constexpr uint64_t kOthers = uint64_t{64} << 20;
-  const uint64_t needed = (limit.percent == 0 ? limit.bytes / 8 : 0) + kOthers;
-  const char* const runtime = getenv("XDG_RUNTIME_DIR");
-  for (const std::string& directory :
-       {std::string("/dev/shm"), std::string(runtime != nullptr ? runtime : "")}) {
-    struct statfs info;
-    if (statfs(directory.c_str(), &info) != 0 || info.f_type != TMPFS_MAGIC) continue;
-    const uint64_t free = static_cast<uint64_t>(info.f_bsize) * info.f_bavail;
-    if (free >= needed && access(directory.c_str(), W_OK) == 0) return directory;
-  }
-  return "/tmp";
+  return (limit.percent == 0 ? limit.bytes / 8 : 0) + kOthers;
 }
 
 std::vector<std::string> AgentFlags(const RunFlags& flags, const Session& session,
-                                    const std::string& socket, const std::string& journal) {
+                                    const std::string& directory) {
   std::vector<std::string> args = {
       absl::StrCat("--server=", session.server),
-      absl::StrCat("--socket=", socket),
+      absl::StrCat("--run-directory=", directory),
       absl::StrCat("--local-memory=", flags.local_memory.ToString()),
       absl::StrCat("--policy=", flags.policy),
       absl::StrCat("--prefetch=", flags.prefetch),
       "--fault-policy=wait",
-      absl::StrCat("--journal=", journal),
   };
+  for (std::string& flag : FlagsOf(session.tls)) args.push_back(std::move(flag));
   if (!flags.trace.empty()) args.push_back(absl::StrCat("--trace=", flags.trace));
   if (!flags.inject.empty()) args.push_back(absl::StrCat("--inject=", flags.inject));
   return args;
@@ -169,9 +145,8 @@ std::string VolumePrefix() {
   return absl::StrCat("run.", absl::Hex(random()), absl::Hex(random()));
 }
 
-void SetEnvironment(const RunFlags& flags, const std::string& socket,
+void SetEnvironment(const RunFlags& flags, const std::string& library, const std::string& socket,
                     const std::string& volume_prefix) {
-  const std::string library = SiblingProgram("libfaultline-run-preload.so");
   const char* const others = getenv("LD_PRELOAD");
   const std::string preload =
       others != nullptr && *others != '\0' ? absl::StrCat(library, ":", others) : library;
@@ -260,6 +235,8 @@ void HandOn(int number) {
 
 absl::StatusOr<int> RunToItsEnd(const RunFlags& flags, const std::string& socket,
                                 const std::string& volume_prefix, SiblingDaemon* agent) {
+  const absl::StatusOr<std::string> library = SiblingLibrary("libfaultline-run-preload.so");
+  if (!library.ok()) return library.status();
   std::vector<char*> argv;
   for (const std::string& arg : flags.command) argv.push_back(const_cast<char*>(arg.c_str()));
   argv.push_back(nullptr);
@@ -272,10 +249,10 @@ absl::StatusOr<int> RunToItsEnd(const RunFlags& flags, const std::string& socket
     // Nobody would serve its memory.
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGPIPE, SIG_DFL);
-    SetEnvironment(flags, socket, volume_prefix);
+    SetEnvironment(flags, *library, socket, volume_prefix);
     execvp(argv[0], argv.data());
     fprintf(stderr, "faultline run: %s: %s\n", argv[0], strerror(errno));
-    _exit(errno == ENOENT ? 127 : 126);
+    _exit(errno == ENOENT ? kNoProgram : kNotExecutable);
   }
   child_pid = pid;
   for (const int number : {SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) {
@@ -308,28 +285,24 @@ absl::StatusOr<int> RunToItsEnd(const RunFlags& flags, const std::string& socket
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-// An agent that was killed between making a volume and noting that has left it.
-void DeleteLeftVolumes(const Session& session, const std::string& prefix) {
-  absl::StatusOr<std::unique_ptr<AdminClient>> admin =
-      AdminClient::Create({.address = session.server});
-  if (!admin.ok()) return;
+absl::Status DeleteVolumes(const Session& session, const std::string& prefix) {
+  absl::StatusOr<std::unique_ptr<AdminClient>> admin = AdminClient::Create(
+      {.address = session.server, .tls = session.tls, .call_timeout = kAdminTimeout});
+  if (!admin.ok()) return admin.status();
   const absl::StatusOr<std::vector<rpc::Volume>> volumes = (*admin)->ListVolumes();
-  absl::Status status = volumes.status();
-  for (size_t i = 0; status.ok() && i < volumes->size(); ++i) {
-    const std::string& name = (*volumes)[i].name();
-    if (absl::StartsWith(name, prefix + ".")) status = (*admin)->DeleteVolume(name);
+  if (!volumes.ok()) return volumes.status();
+  for (const rpc::Volume& volume : *volumes) {
+    if (!absl::StartsWith(volume.name(), prefix + ".")) continue;
+    const absl::Status deleted = (*admin)->DeleteVolume(volume.name());
+    if (!deleted.ok() && !absl::IsNotFound(deleted)) return deleted;
   }
-  if (status.ok()) return;
-  fprintf(stderr,
-          "faultline run: volumes whose names begin with %s may be left on the server: %s; delete "
-          "them with faultline volume delete\n",
-          prefix.c_str(), std::string(status.message()).c_str());
+  return absl::OkStatus();
 }
 
 absl::Status MakeKept(const RunFlags& flags, const Session& session) {
   if (flags.keep.empty()) return absl::OkStatus();
   absl::StatusOr<std::unique_ptr<AdminClient>> admin =
-      AdminClient::Create({.address = session.server});
+      AdminClient::Create({.address = session.server, .tls = session.tls});
   if (!admin.ok()) return admin.status();
   rpc::CreateVolumeRequest request;
   request.set_name(flags.keep);
@@ -344,16 +317,30 @@ absl::Status Run(const RunFlags& flags, const Session& session, int* exit_status
   }
   if (absl::Status status = CheckProgram(flags.command[0]); !status.ok()) return status;
   if (absl::Status status = MakeKept(flags, session); !status.ok()) return status;
-  const ScratchDirectory scratch("/tmp"), kept(JournalParent(flags.local_memory));
-  const std::string socket = scratch.path() + "/agent.sock";
+  // Volumes are listed to, and deleted for, whoever has made them.
+  const std::string& certificate = session.tls.files.certificate;
+  const std::string made_as =
+      certificate.empty() ? session.server : absl::StrCat(session.server, " as ", certificate);
+  CollectKilledRuns(
+      made_as, [&session](const std::string& prefix) { return DeleteVolumes(session, prefix); });
   const std::string volume_prefix = VolumePrefix();
-  absl::StatusOr<SiblingDaemon> agent = SiblingDaemon::StartAgent(
-      AgentFlags(flags, session, socket, kept.path() + "/journal"), socket);
+  const absl::StatusOr<std::unique_ptr<RunDirectory>> directory =
+      RunDirectory::Create(JournalBytes(flags.local_memory), made_as, volume_prefix);
+  if (!directory.ok()) return directory.status();
+  const std::string socket = (*directory)->path() + "/agent.sock";
+  absl::StatusOr<SiblingDaemon> agent =
+      SiblingDaemon::StartAgent(AgentFlags(flags, session, (*directory)->path()), socket);
   if (!agent.ok()) return agent.status();
   absl::StatusOr<int> status = RunToItsEnd(flags, socket, volume_prefix, &*agent);
-  const bool restarted = agent->restarts() > 0 || !agent->running();
   *agent = SiblingDaemon();  // ends it
-  if (restarted) DeleteLeftVolumes(session, volume_prefix);
+  // An agent that was killed may have left one, and so may one that the server did not answer.
+  if (absl::Status left = DeleteVolumes(session, volume_prefix); !left.ok()) {
+    (*directory)->Leave();
+    fprintf(stderr,
+            "faultline run: volumes whose names begin with %s may be left on the server; the next "
+            "run here deletes them: %s\n",
+            volume_prefix.c_str(), std::string(left.message()).c_str());
+  }
   if (!status.ok()) return status.status();
   *exit_status = *status;
   return absl::OkStatus();
@@ -367,7 +354,7 @@ void RegisterRunCommand(CLI::App* app, Session* session) {
       "Runs an unmodified program in less memory than it needs: its large anonymous mappings are "
       "far memory, of which so much is kept here, and the rest by the page server. Its exit status "
       "is this command's (128 and the number of the signal that ended it; 125: it could not have "
-      "far memory).");
+      "far memory; 127: there is no such program).");
   auto flags = std::make_shared<RunFlags>();
   AddParsed(run, "--local-memory", "SIZE|PERCENT [256MiB]",
             "How much of its far memory each process may have here, or which part of what it has "
@@ -376,7 +363,7 @@ void RegisterRunCommand(CLI::App* app, Session* session) {
   run->add_option("--policy", flags->policy, "Which pages leave first")
       ->option_text(absl::StrCat(kEvictionPolicyForm, " [s3-fifo]"));
   run->add_option("--prefetch", flags->prefetch, "Pages to fetch before they are touched")
-      ->option_text("none|sequential|majority|streams [majority]");
+      ->option_text("none|sequential|majority|streams|cluster [majority]");
   AddParsed(run, "--least", "SIZE [128KiB]", "Smaller mappings stay ordinary memory",
             &ParseWholePages, &flags->least);
   run->add_option("--keep", flags->keep,
@@ -400,8 +387,11 @@ void RegisterRunCommand(CLI::App* app, Session* session) {
   run->callback([flags, session] {
     session->run = [flags, session] {
       int exit_status = 0;
-      absl::Status status = Run(*flags, *session, &exit_status);
-      if (!status.ok()) return status;
+      const absl::Status status = Run(*flags, *session, &exit_status);
+      if (!status.ok()) {
+        fprintf(stderr, "faultline run: %s\n", std::string(status.message()).c_str());
+        exit_status = absl::IsNotFound(status) ? kNoProgram : kRunRefused;
+      }
       fflush(nullptr);
       if (exit_status != 0) _exit(exit_status);
       return absl::OkStatus();

@@ -287,7 +287,7 @@ void AddFlags(CLI::App* app, CommandOptions* options) {
       ->option_text("PATTERN");
   AddList(app, "--policy", absl::StrCat(kEvictionPolicyForm, ",... [fifo,second-chance,s3-fifo]"),
           "Which pages leave", &ParsePolicy, &options->policies);
-  AddList(app, "--prefetch", "none|sequential|majority|streams,... [none]",
+  AddList(app, "--prefetch", "none|sequential|majority|streams|cluster,... [none]",
           "Which pages are fetched before they are touched", &ParsePrefetchPolicy,
           &options->prefetchers);
   AddList(app, "--local", "SHARE|SIZE,... [25%]",

@@ -19,8 +19,8 @@
 #include "client/cli/command.h"
 #include "client/cli/format.h"
 #include "client/cli/print.h"
-#include "client/latency_histogram.h"
 #include "client/trace/trace_reader.h"
+#include "proto/latency_histogram.h"
 #include "proto/units.h"
 
 namespace faultline {

@@ -52,6 +52,11 @@ class FakeUffd final : public Uffd {
     MutexLock lock(mu_);
     on_read_ = std::move(hook);
   }
+  // Called inside the next fill, before it has any effect.
+  void OnFill(std::function<void()> hook) {
+    MutexLock lock(mu_);
+    on_fill_ = std::move(hook);
+  }
   // The next fill ends this way, without effect but for `bytes_done` bytes.
   void QueueResult(FillResult result) {
     MutexLock lock(mu_);
@@ -67,6 +72,11 @@ class FakeUffd final : public Uffd {
   void SetPage(uint64_t address, std::string bytes) {
     MutexLock lock(mu_);
     pages_[address] = std::move(bytes);
+  }
+  // As MADV_DONTNEED, but without an event.
+  void DropPage(uint64_t address) {
+    MutexLock lock(mu_);
+    pages_.erase(address);
   }
   std::vector<Call> calls() const {
     MutexLock lock(mu_);
@@ -140,6 +150,12 @@ class FakeUffd final : public Uffd {
  private:
   FillResult Fill(Call::Op op, AddressRange range,
                   const std::function<std::string(uint64_t offset)>& content) {
+    std::function<void()> hook;
+    {
+      MutexLock lock(mu_);
+      hook = std::exchange(on_fill_, nullptr);
+    }
+    if (hook) hook();
     MutexLock lock(mu_);
     calls_.push_back({op, range});
     FillResult result{0, range.length};
@@ -170,6 +186,7 @@ class FakeUffd final : public Uffd {
   std::vector<AddressRange> registered_ ABSL_GUARDED_BY(mu_);
   std::deque<std::vector<UffdEvent>> batches_ ABSL_GUARDED_BY(mu_);
   std::function<void()> on_read_ ABSL_GUARDED_BY(mu_);
+  std::function<void()> on_fill_ ABSL_GUARDED_BY(mu_);
   std::deque<FillResult> results_ ABSL_GUARDED_BY(mu_);
   std::map<uint64_t, std::string> pages_ ABSL_GUARDED_BY(mu_);
   std::vector<Call> calls_ ABSL_GUARDED_BY(mu_);

@@ -84,8 +84,11 @@ absl::StatusOr<std::unique_ptr<IncomingVm>> IncomingVm::Start(const QemuCommand&
   std::vector<std::string> argv = command.argv;
   argv.insert(argv.end(), {"-chardev", absl::StrCat("socket,id=faultline-qmp,fd=", theirs.get()),
                            "-mon", "chardev=faultline-qmp,mode=control"});
-  if (absl::Status status = vm->attacher_->Prepare(when, &argv); !status.ok()) return status;
-  absl::StatusOr<ChildProcess> process = ChildProcess::Start(argv, {.in = STDIN_FILENO});
+  std::vector<std::string> environment;
+  absl::Status status = vm->attacher_->Prepare(when, &environment);
+  if (!status.ok()) return status;
+  absl::StatusOr<ChildProcess> process =
+      ChildProcess::Start(argv, {.in = STDIN_FILENO}, environment);
   if (!process.ok()) return process.status();
   vm->process_ = *std::move(process);
   vm->pid_ = vm->process_.pid();
@@ -98,8 +101,8 @@ absl::StatusOr<std::unique_ptr<IncomingVm>> IncomingVm::Start(const QemuCommand&
   vm->qemu_ = std::make_unique<Qemu>(*std::move(qmp));
   const absl::StatusOr<VmRecord> started = vm->qemu_->Describe();
   if (!started.ok()) return vm->Explain(started.status(), "starting");
-  if (absl::Status status = CheckSameMachine(saved, *started); !status.ok()) return status;
-  if (absl::Status status = vm->qemu_->CheckOnlyQemuUsesRam(); !status.ok()) return status;
+  if (status = CheckSameMachine(saved, *started); !status.ok()) return status;
+  if (status = vm->qemu_->CheckOnlyQemuUsesRam(); !status.ok()) return status;
   if (!attached.ok()) return attached;
   return vm;
 }

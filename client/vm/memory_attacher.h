@@ -60,8 +60,8 @@ class MemoryAttacher {
     kLater,   // some time after it has started, before it touches the RAM
   };
 
-  // Makes of `argv`, QEMU's command line, the one to be started.
-  virtual absl::Status Prepare(When when, std::vector<std::string>* argv) = 0;
+  // Sets what QEMU is to be started with, as variables of its environment.
+  virtual absl::Status Prepare(When when, std::vector<std::string>* environment) = 0;
 
   // Has the agent serve the RAM of the QEMU that was started from that and waits for its device
   // state (-incoming defer). From here on its pages are those of the volume: whatever is to be in

@@ -13,9 +13,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -23,6 +21,7 @@
 
 #include "client/attach/handover_socket.h"
 #include "client/attach/json_text_splitter.h"
+#include "client/bench/local_stack.h"
 #include "client/lib/agent_connection.h"
 #include "client/unique_fd.h"
 #include "client/vm/preload_protocol.h"
@@ -37,18 +36,6 @@ constexpr std::chrono::seconds kAgentTimeout{60};
 constexpr absl::Duration kAnswerTimeout = absl::Seconds(10);
 // The library says that it has found the RAM long before QEMU can be asked anything.
 constexpr absl::Duration kReadyTimeout = absl::Seconds(5);
-
-absl::StatusOr<std::string> FindLibrary() {
-  std::error_code error;
-  const std::filesystem::path folder =
-      std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
-  for (const std::filesystem::path& path :
-       {folder / kPreloadLibrary, folder / ".." / "lib" / kPreloadLibrary}) {
-    if (std::filesystem::exists(path, error)) return path.lexically_normal().string();
-  }
-  return absl::NotFoundError(absl::StrCat("there is no ", kPreloadLibrary, " in ", folder.string(),
-                                          " or ../lib; install it beside this program"));
-}
 
 absl::Status NotLoaded(absl::string_view reason) {
   return absl::FailedPreconditionError(
@@ -94,7 +81,7 @@ class PreloadAttacher final : public MemoryAttacher {
   PreloadAttacher(std::string library, uint64_t ram_bytes)
       : library_(std::move(library)), ram_bytes_(ram_bytes) {}
 
-  absl::Status Prepare(When when, std::vector<std::string>* argv) override;
+  absl::Status Prepare(When when, std::vector<std::string>* environment) override;
   absl::StatusOr<AttachmentId> Attach(const GuestMemory& memory) override;
 
  private:
@@ -111,7 +98,7 @@ class PreloadAttacher final : public MemoryAttacher {
   std::vector<UniqueFd> descriptors_;  // that have come
 };
 
-absl::Status PreloadAttacher::Prepare(When when, std::vector<std::string>* argv) {
+absl::Status PreloadAttacher::Prepare(When when, std::vector<std::string>* environment) {
   when_ = when;
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
@@ -123,15 +110,12 @@ absl::Status PreloadAttacher::Prepare(When when, std::vector<std::string>* argv)
   // Where even this process may not open it, QEMU's own rights decide.
   node_.reset(open("/dev/userfaultfd", O_RDWR));
   const char* others = getenv("LD_PRELOAD");
-  const std::vector<std::string> prefix = {
-      "env",
-      absl::StrCat("LD_PRELOAD=", library_, others == nullptr ? "" : ":",
-                   others == nullptr ? "" : others),
-      absl::StrCat(kPreloadDescriptor, "=", theirs_.get()),
-      absl::StrCat(kPreloadBytes, "=", ram_bytes_),
-      absl::StrCat(kPreloadNode, "=", node_ ? absl::StrCat(node_.get()) : ""),
-      absl::StrCat(kPreloadHold, "=", when == When::kAtOnce ? 1 : 0)};
-  argv->insert(argv->begin(), prefix.begin(), prefix.end());
+  *environment = {absl::StrCat("LD_PRELOAD=", library_, others == nullptr ? "" : ":",
+                               others == nullptr ? "" : others),
+                  absl::StrCat(kPreloadDescriptor, "=", theirs_.get()),
+                  absl::StrCat(kPreloadBytes, "=", ram_bytes_),
+                  absl::StrCat(kPreloadNode, "=", node_ ? absl::StrCat(node_.get()) : ""),
+                  absl::StrCat(kPreloadHold, "=", when == When::kAtOnce ? 1 : 0)};
   return absl::OkStatus();
 }
 
@@ -203,7 +187,7 @@ absl::StatusOr<json> PreloadAttacher::Receive(absl::Duration timeout) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<MemoryAttacher>> NewPreloadAttacher(uint64_t ram_bytes) {
-  absl::StatusOr<std::string> library = FindLibrary();
+  absl::StatusOr<std::string> library = SiblingLibrary(kPreloadLibrary);
   if (!library.ok()) return library.status();
   return std::make_unique<PreloadAttacher>(*std::move(library), ram_bytes);
 }

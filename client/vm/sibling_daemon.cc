@@ -45,7 +45,8 @@ absl::StatusOr<SiblingDaemon> SiblingDaemon::Start(const std::string& program,
   std::vector<std::string> argv = {"setsid", SiblingProgram(program)};
   argv.insert(argv.end(), flags.begin(), flags.end());
   absl::StatusOr<ChildProcess> process =
-      ChildProcess::Start(argv, {.in = -1, .out = daemon.log_.get(), .err = daemon.log_.get()});
+      ChildProcess::Start(argv, {.in = -1, .out = daemon.log_.get(), .err = daemon.log_.get()}, {},
+                          ChildProcess::TlsVariables::kDropped);
   if (!process.ok()) return process.status();
   daemon.process_ = *std::move(process);
   return daemon;
@@ -84,7 +85,6 @@ absl::StatusOr<SiblingDaemon> SiblingDaemon::StartAgent(const std::vector<std::s
 absl::Status SiblingDaemon::RestartAgent() {
   absl::StatusOr<SiblingDaemon> agent = StartAgent(flags_, socket_);
   if (!agent.ok()) return agent.status();
-  agent->restarts_ = restarts_ + 1;
   *this = *std::move(agent);
   return absl::OkStatus();
 }

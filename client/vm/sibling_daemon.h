@@ -30,7 +30,6 @@ class SiblingDaemon {
 
   // Starts an agent that has ended again, in its place: it goes on with what it has served.
   absl::Status RestartAgent();
-  int restarts() const { return restarts_; }
 
   // The end of what it has said.
   std::string Log() const;
@@ -42,7 +41,6 @@ class SiblingDaemon {
   std::vector<std::string> flags_;
   std::string socket_;
   std::string address_;
-  int restarts_ = 0;
   UniqueFd log_;  // a memfd
   ChildProcess process_;
 };

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // faultline vm save|restore|offer|accept
+#include <absl/strings/str_cat.h>
+
 #include <memory>
 #include <string>
 
@@ -42,8 +44,9 @@ void AddIncoming(CLI::App* app, GuestMemory* memory, std::vector<std::string>* c
          "--lazy", [memory] { memory->drain = false; },
          "Fetch nothing but what is touched (and guessed, with --prefetch)")
       ->excludes(drain);
-  app->add_option("--prefetch", memory->prefetch,
-                  "Pages to fetch before they are touched: none, sequential, majority or streams")
+  app->add_option(
+         "--prefetch", memory->prefetch,
+         "Pages to fetch before they are touched: none, sequential, majority, streams or cluster")
       ->option_text("POLICY [as the agent's]");
   AddParsed(app, "--fault-policy", "stop|wait|poison|kill [stop]",
             "What becomes of the machine when its pages do not come: stop (it is stopped after the "
@@ -85,6 +88,7 @@ void AddSave(CLI::App* group, Session* session, const std::shared_ptr<VmFlags>& 
     session->run = [session, flags] {
       VmSaveOptions options = flags->save;
       options.server = session->server;
+      options.tls = session->tls;
       if (absl::Status status = CheckVolumeName(options.store.volume); !status.ok()) return status;
       return SaveVm(options, VmOutput("vm save", session->output));
     };
@@ -115,10 +119,22 @@ void AddRestore(CLI::App* group, Session* session, const std::shared_ptr<VmFlags
     session->run = [session, flags] {
       VmRestoreOptions options = flags->restore;
       options.server = session->server;
+      options.tls = session->tls;
       if (absl::Status status = CheckVolumeName(options.memory.volume); !status.ok()) return status;
       return RestoreVm(options, VmOutput("vm restore", session->output));
     };
   });
+}
+
+// The state of a machine that moves goes in the clear, so that TLS for its pages would only seem to
+// protect it.
+absl::Status CheckNoTls(const Session& session, absl::string_view command) {
+  if (!session.tls.files.any()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(command,
+                   " speaks no TLS, so it takes neither --tls-ca, --tls-cert and --tls-key nor "
+                   "FAULTLINE_TLS_... of the environment (env -u FAULTLINE_TLS_CA ...); use a "
+                   "network that may be trusted, or a tunnel"));
 }
 
 void AddOffer(CLI::App* group, Session* session, const std::shared_ptr<VmFlags>& flags) {
@@ -143,6 +159,7 @@ void AddOffer(CLI::App* group, Session* session, const std::shared_ptr<VmFlags>&
   app->footer("Example:  faultline vm offer --qmp=/run/vm1.qmp --listen=10.0.0.1:7500");
   app->callback([session, flags] {
     session->run = [session, flags] {
+      if (absl::Status status = CheckNoTls(*session, "vm offer"); !status.ok()) return status;
       return OfferVm(flags->offer, VmOutput("vm offer", session->output));
     };
   });
@@ -163,6 +180,7 @@ void AddAccept(CLI::App* group, Session* session, const std::shared_ptr<VmFlags>
       "            -machine pc,memory-backend=mem0 -object memory-backend-ram,id=mem0,size=512M");
   app->callback([session, flags] {
     session->run = [session, flags] {
+      if (absl::Status status = CheckNoTls(*session, "vm accept"); !status.ok()) return status;
       VmAcceptOptions options = flags->accept;
       if (!options.memory.drain.has_value()) options.memory.drain = true;
       return AcceptVm(options, VmOutput("vm accept", session->output));

@@ -48,7 +48,7 @@ absl::Status RestoreVm(const VmRestoreOptions& options, const VmOutput& output) 
   const EndSignals signals;
   const absl::StatusOr<QemuCommand> command = ParseQemuCommand(options.command);
   if (!command.ok()) return command.status();
-  auto client = AdminClient::Create({.address = options.server});
+  auto client = AdminClient::Create({.address = options.server, .tls = options.tls});
   if (!client.ok()) return client.status();
   const absl::StatusOr<DeviceState> saved = FetchSavedVm(client->get(), options.memory.volume);
   if (!saved.ok()) return saved.status();

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "client/remote/server_tls.h"
 #include "client/vm/memory_attacher.h"
 #include "client/vm/vm_output.h"
 
@@ -14,6 +15,7 @@ namespace faultline {
 
 struct VmRestoreOptions {
   std::string server;  // address
+  ServerTls tls = {};
   GuestMemory memory;  // but for its size
   std::vector<std::string> command;
 };

@@ -55,7 +55,7 @@ absl::Status Finish(Qemu& qemu, AfterSave after) {
 
 absl::Status SaveVm(const VmSaveOptions& options, const VmOutput& output) {
   const EndSignals signals;
-  auto client = AdminClient::Create({.address = options.server});
+  auto client = AdminClient::Create({.address = options.server, .tls = options.tls});
   if (!client.ok()) return client.status();
   absl::Status status = CheckVolumesAreFree(client->get(), options.store);
   if (!status.ok()) return status;

@@ -6,6 +6,7 @@
 
 #include <string>
 
+#include "client/remote/server_tls.h"
 #include "client/vm/vm_output.h"
 #include "client/vm/vm_volumes.h"
 
@@ -16,7 +17,8 @@ enum class AfterSave { kPause, kContinue, kQuit };
 
 struct VmSaveOptions {
   std::string server;  // address
-  std::string qmp;     // path of QEMU's socket
+  ServerTls tls = {};
+  std::string qmp;  // path of QEMU's socket
   StoreVmOptions store;
   AfterSave after = AfterSave::kPause;
 };

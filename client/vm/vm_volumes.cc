@@ -61,7 +61,7 @@ absl::StatusOr<UniqueFd> StateImage(const VmRecord& record, int state) {
 
 absl::StatusOr<bool> Exists(AdminClient* client, const std::string& name) {
   const absl::Status status = client->StatVolume(name).status();
-  if (absl::IsNotFound(status)) return false;
+  if (IsNoVolume(status)) return false;
   if (!status.ok()) return status;
   return true;
 }
@@ -90,8 +90,10 @@ absl::StatusOr<SavedVm> StoreVm(AdminClient* client, const StoreVmOptions& optio
   if (!state_image.ok()) return state_image.status();
   const absl::StatusOr<bool> had_ram = Exists(client, options.volume);
   if (!had_ram.ok()) return had_ram.status();
+  const absl::StatusOr<bool> had_state = Exists(client, state_name);
+  if (!had_state.ok()) return had_state.status();
   // First, so that at no time the state of one machine stands beside the RAM of another.
-  if (absl::Status status = client->DeleteVolume(state_name);
+  if (absl::Status status = *had_state ? client->DeleteVolume(state_name) : absl::OkStatus();
       !status.ok() && !absl::IsNotFound(status)) {
     return status;
   }
@@ -108,7 +110,7 @@ absl::StatusOr<SavedVm> StoreVm(AdminClient* client, const StoreVmOptions& optio
 absl::StatusOr<DeviceState> FetchSavedVm(AdminClient* client, const std::string& volume) {
   const std::string name = StateVolumeName(volume);
   const absl::StatusOr<rpc::Volume> state = client->StatVolume(name);
-  if (absl::IsNotFound(state.status())) {
+  if (IsNoVolume(state.status())) {
     return absl::NotFoundError(absl::StrCat("there is no saved machine ", volume, " (no volume ",
                                             name, "); faultline vm save --volume=", volume,
                                             " makes one"));

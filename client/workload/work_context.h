@@ -15,9 +15,9 @@
 #include <string>
 
 #include "client/churn/random.h"
-#include "client/latency_histogram.h"
 #include "client/workload/page_pattern.h"
 #include "client/workload/workload.h"
+#include "proto/latency_histogram.h"
 
 namespace faultline::workload {
 
