@@ -52,7 +52,7 @@ for case in "anon:$size --anonymous=12MiB" "memfd:$size --match=/memfd:attach-ta
     answer=$(attach "$choice" --volume=vm "$policy")
     echo "$memory $wait: $answer"
     expect_match "the answer" "^attached 12MiB of process ${pid[target]} to volume vm" "$answer"
-    expect "the target's id" "${pid[target]}" "$(attached '.[0].pid')"
+    expect "the target's id" "${pid[target]}" "$(attached '.[-1].pid')"
     expect_target "$image"
     rm -f "$memory_file"
   done

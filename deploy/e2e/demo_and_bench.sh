@@ -7,6 +7,11 @@
 requires_userfaultfd
 requires_command jq
 
+# For page servers of the user's own, of which those that are started here are none.
+for variable in FAULTLINE_TLS_{CA,CERT,KEY} FAULTLINE_AGENT_TLS_{CA,CERT,KEY} FAULTLINE_SERVER_TLS_{CERT,KEY,CLIENT_CA}; do
+  export $variable="$scratch/none.pem"
+done
+
 # Not a whole number of pages.
 head -c 5000001 /dev/urandom >"$scratch/input"
 mkdir "$scratch/dir"

@@ -15,8 +15,8 @@ export LC_ALL=C
 readonly E2E_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly BIN=$(cd "${FAULTLINE_BIN:-$E2E_DIR/../../build/dev/bin}" && pwd)
 readonly PAGE=4096
-# Of everything that is waited for, in seconds.
-readonly PATIENCE=60
+# Of everything that is waited for, in seconds; more where the machine stands still at times.
+readonly PATIENCE=${FAULTLINE_PATIENCE:-60}
 
 # What a QEMU is started by that is not root, and the sandbox that libvirt has it in.
 readonly UNPRIVILEGED=(setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all
@@ -204,6 +204,17 @@ attached() {
   "$BIN/faultline" --output=json attachments --socket="$agent_socket" | jq -r "$1"
 }
 attached_is() { [[ $(attached "$1") == "$2" ]]; }
+
+# scrape NAME: the metrics of a program that was started with --metrics.
+scrape() {
+  curl -sSf "$(sed -nE 's/.* metrics at (http.*)$/\1/p' "$scratch/$1.log" | tail -n 1)"
+}
+
+# metric NAME SERIES: the value of one series of it, as it is written; nothing where there is none.
+metric() { scrape "$1" | SERIES=$2 awk 'index($0, ENVIRON["SERIES"] " ") == 1 { print $NF }'; }
+metric_is() { [[ $(metric "$1" "$2") == "$3" ]]; }
+# metric_exceeds NAME SERIES LEAST
+metric_exceeds() { awk "BEGIN { exit !($(metric "$1" "$2" | grep . || echo 0) > $3) }"; }
 
 # touch_with FLAGS... <<<COMMANDS: runs a target to its end; prints what it says.
 touch_with() {

@@ -68,7 +68,9 @@ run -- bash -c 'kill -KILL $$' || exit_status=$?
 expect "the status of a killed one" 137 "$exit_status"
 
 # Refusals.
-fails run -- "$scratch/nowhere"
+exit_status=0
+message=$(run -- "$scratch/nowhere" 2>&1) || exit_status=$?
+expect "the status of a missing one" 127 "$exit_status"
 expect_match "a missing program" 'there is no such program' "$message"
 cp "$(command -v sleep)" "$scratch/setuid" && chown 65534 "$scratch/setuid" &&
   chmod u+s "$scratch/setuid"
@@ -79,8 +81,26 @@ fails run -- "$scratch/static"
 expect_match "a static program" 'is a static or 32-bit program' "$message"
 fails run --policy=clairvoyant -- true
 expect_match "an unknown policy" 'fifo' "$message"
-local_memory=64KiB
-fails run -- true
-expect_match "a tiny budget" 'less than 1MiB' "$message"
+fails run --policy="$scratch/missing.so" -- true
+expect "the status of a missing plug-in" 125 "$exit_status"
+expect_match "a missing plug-in" "cannot load the policy $scratch/missing.so: No such file" "$message"
+root=$E2E_DIR/../..
+cc -shared -fPIC -I"$root" -DFAULT=3 -o "$scratch/other.so" "$root/client/evict/faulty_policy.c"
+fails run --policy="$scratch/other.so" -- true
+expect_match "a plug-in for another version" 'is for version 2 of faultline_policy.h, not 1' "$message"
+for local_memory in 0 64KiB; do
+  fails run -- true
+  expect_match "a tiny budget" 'less than 1MiB' "$message"
+done
+for local_memory in 0% 101%; do
+  fails run -- true
+  expect_match "a share that is none" 'give 1% to 100%, or a size' "$message"
+done
+# Larger than the volume, or than the machine: all of it stays here.
+local_memory=1TiB
+run --stats="$scratch/large.stats" -- "$BIN/faultline-workload" zipf --size=20MiB >"$scratch/large.out"
+expect_match "a budget larger than all there is" 'all bytes right' "$(cat "$scratch/large.out")"
+jq -e 'all(.attachments[]; .evicted_pages_total == 0)' "$scratch/large.stats" >/dev/null ||
+  fail "something was evicted: $(cat "$scratch/large.stats")"
 
 expect "volumes that are left" '[]' "$(faultline volume list --output=json | jq -c '[.. | .name? // empty]')"

@@ -12,6 +12,7 @@ export PATH=/bin:/busybox HOME=/root TERM=dumb TMPDIR=/var/tmp LC_ALL=C
 ln -s /busybox/sh /bin/sh
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
+echo "faultline: started" >/dev/kmsg
 mkdir -p /dev/shm /dev/pts
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
