@@ -25,6 +25,9 @@ namespace {
 // keeps changing before it kills the target rather than leaving it with pages that would read as
 // zeros.
 constexpr auto kPoisonPatience = std::chrono::seconds(5);
+// Between two looks at a map that is being changed. One that a target changes all the time stands
+// still only from when an event was read until the target has woken up.
+constexpr auto kChangingPause = std::chrono::microseconds(20);
 
 constexpr auto kTick = std::chrono::seconds(1);
 // While something waits for the address space to be settled.
@@ -288,7 +291,7 @@ void LiveAttachment::SecureAbsentPages() {
   const auto patience_ends = SteadyClock::now() + kPoisonPatience;
   while (!killed_ && memory_->uffd->Probe() == SpaceState::kChanging &&
          SteadyClock::now() < patience_ends) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::this_thread::sleep_for(kChangingPause);
   }
   PoisonAbsentPages();
 }
@@ -315,7 +318,7 @@ void LiveAttachment::PoisonAbsentPages() {
       }
       // The event loop goes on reading events meanwhile.
       if (report.end == FillEnd::kTryAgain) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        std::this_thread::sleep_for(kChangingPause);
       }
     }
   }
