@@ -3,6 +3,7 @@
 
 #include <absl/strings/str_cat.h>
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -35,6 +36,9 @@ namespace {
 // Attachments that have ended, and whose descriptors wait to be closed, before another may begin.
 constexpr size_t kMaxUndisposed = 32;
 constexpr SteadyClock::duration kDisposalPatience = std::chrono::seconds(5);
+// How long there has been no attachment before malloc's free memory is given back: those that
+// follow each other closely use it again.
+constexpr SteadyClock::duration kIdleBeforeTrim = std::chrono::milliseconds(500);
 
 // Marks the mappings that the kernel knows to be shared, and returns what their memory areas hold
 // beyond all mappings. What the kernel does not let us read stays as the peer has said.
@@ -614,6 +618,25 @@ class PagerOnThreads final : public Pager {
     ended_metrics_.AddTotals(metrics);
     ending_.erase(attachment.id());
     ended_.SignalAll();
+    if (IsIdle() && !trim_due_) {
+      trim_due_ = true;
+      timers_.After(kIdleBeforeTrim, [this] { TrimMemory(); });
+    }
+  }
+
+  bool IsIdle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return attachments_.empty() && ending_.empty();
+  }
+  // What attachments had is free in between what stays, where malloc keeps it however much it is:
+  // the agent would stay as large as it was with the most of them. Only when there are none, as all
+  // who allocate have to wait.
+  void TrimMemory() {
+    {
+      MutexLock lock(mu_);
+      trim_due_ = false;
+      if (!IsIdle()) return;
+    }
+    malloc_trim(0);
   }
 
   const bool serial_;
@@ -630,6 +653,7 @@ class PagerOnThreads final : public Pager {
   std::map<AttachmentId, std::shared_ptr<LiveAttachment>> ending_ ABSL_GUARDED_BY(mu_);
   AttachmentMetrics ended_metrics_ ABSL_GUARDED_BY(mu_);
   CondVar ended_;
+  bool trim_due_ ABSL_GUARDED_BY(mu_) = false;
   // Destroyed in this order: first the timers, whose tasks end attachments, which use the loops.
   const std::vector<std::unique_ptr<EventLoop>> loops_;
   ThreadTimers timers_;

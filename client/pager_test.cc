@@ -6,10 +6,12 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
 #include <sys/syscall.h>
 
 #include <atomic>
 #include <cmath>
+#include <fstream>
 #include <thread>
 
 #include "client/process_maps.h"
@@ -130,6 +132,32 @@ TEST_P(PagerTest, ManyAttachmentsAreServedAtOnce) {
               content_.substr(i * 8 * kPageSize, 8 * kPageSize));
   }
   EXPECT_EQ(pager_->Attachments().size(), 20u);
+}
+
+// Of this process, anonymous.
+size_t ResidentBytes() {
+  std::ifstream status("/proc/self/status");
+  std::string word;
+  size_t kib = 0;
+  while (status >> word && word != "RssAnon:") {
+  }
+  status >> kib;
+  return kib << 10;
+}
+
+// What is free between pieces that are not, malloc keeps until it is asked.
+TEST_P(PagerTest, FreeMemoryIsGivenBackWhenTheLastAttachmentHasEnded) {
+  constexpr size_t kPieces = 1024, kPieceBytes = 64 << 10, kFree = kPieces / 2 * kPieceBytes;
+  std::vector<std::unique_ptr<char[]>> pieces;  // written to, as they are zeroed
+  for (size_t i = 0; i < kPieces; ++i) pieces.push_back(std::make_unique<char[]>(kPieceBytes));
+  for (size_t i = 0; i < kPieces; i += 2) pieces[i].reset();
+  if (mallinfo2().fordblks < kFree / 2) GTEST_SKIP() << "this is not glibc's malloc";
+  const size_t before = ResidentBytes();
+  TestMemory memory(GetParam(), PageCount(8));
+  const AttachmentId id = Attach(memory);
+  memory.Read(0, memory.size());
+  ASSERT_TRUE(pager_->Detach(id).ok());
+  while (ResidentBytes() > before - kFree / 2) std::this_thread::yield();
 }
 
 TEST_P(PagerTest, WhatAnAttachmentHasCountedStaysWhenItEnds) {
