@@ -5,11 +5,18 @@
 set -eu
 directory=$(mktemp -d)
 socket=$directory/redis.sock
+command -v redis-server >/dev/null || {
+  echo "redis-server is not installed (apt-get install redis-server)" >&2
+  exit 1
+}
 redis-server --port 0 --unixsocket "$socket" --dir "$directory" --save '' --daemonize no \
   >"$directory/log" &
 server=$!
 trap 'kill "$server" 2>/dev/null; wait "$server" || true; rm -r "$directory"' EXIT
-until redis-cli -s "$socket" ping >/dev/null 2>&1; do sleep 0.05; done
+until redis-cli -s "$socket" ping >/dev/null 2>&1; do
+  kill -0 "$server" || { cat "$directory/log" >&2; exit 1; }
+  sleep 0.05
+done
 awk 'BEGIN { for (i = 0; i < 80000; ++i) printf "SET kept:%d %d:%0990d\r\n", i, i, i * 7 }' |
   redis-cli -s "$socket" --pipe >/dev/null
 redis-benchmark -s "$socket" -t set,get -n 100000 -r 80000 -d 1000 -c 8 -q >"$directory/benchmark"
