@@ -64,7 +64,7 @@ start_browser
 
 echo "a churn"
 mkdir "$scratch/churn"
-FAULTLINE_AGENT_METRICS=127.0.0.1:0 spawn churn "$BIN/faultline" --output=json churn --seconds=50 \
+FAULTLINE_AGENT_METRICS=127.0.0.1:0 spawn churn "$BIN/faultline" --output=json churn --seconds=3600 \
   --threads=2 --directory="$scratch/churn"
 agent_log() { cat "$scratch"/churn/*/agent.log 2>/dev/null; }
 churn_serves() { agent_log | grep -q ' page at '; }
@@ -85,6 +85,7 @@ chosen_series() {
 # the churn ends one attachment and begins the next: to be tried again.
 between() {
   local low page high
+  is_alive churn || fail "the churn has ended by itself: $(cat "$scratch/churn.out" "$scratch/churn.log")"
   low=$(chosen_series "$3") && [[ -n $low ]] || return 1
   sleep 1  # the page takes a moment
   page=$(number "$2") && high=$(chosen_series "$3") && [[ -n $high ]] || return 1
