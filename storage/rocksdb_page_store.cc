@@ -132,6 +132,9 @@ class RocksDbPageStore final : public PageStore {
   void ReclaimLoop();
   // Compacts what is left of a deleted layer. False if that has to be tried again.
   bool Reclaim(LayerId layer);
+  // Lets go of the logs that only KeepMemtable()'s entry holds: it is in memory alone, so RocksDB
+  // keeps all logs since then.
+  void ReleaseLogs() ABSL_LOCKS_EXCLUDED(changes_mu_);
 
   const std::string dir_;
   const PageStoreOptions options_;
@@ -532,6 +535,7 @@ void RocksDbPageStore::ReclaimLoop() {
     for (const LayerId layer : layers) {
       if (!Reclaim(layer)) left.push_back(layer);
     }
+    if (left.size() < layers.size()) ReleaseLogs();
     mu_.Lock();
   }
 }
@@ -547,6 +551,14 @@ bool RocksDbPageStore::Reclaim(LayerId layer) {
   options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
   options.canceled = &cancel_compaction_;
   return db_->CompactRange(options, pages_, &first, &last).ok();
+}
+
+void RocksDbPageStore::ReleaseLogs() {
+  if (cancel_compaction_) return;
+  ExclusiveLock lock(changes_mu_);  // no Resume() between the two
+  const rocksdb::Status status = db_->Flush(rocksdb::FlushOptions(), meta_);
+  if (!status.ok()) LogError(absl::StrCat("flushing ", dir_, ": ", status.ToString()));
+  KeepMemtable();
 }
 
 // Makes the entries of the directory `dir` durable.
