@@ -16,7 +16,10 @@ PageCount MemoryShare::Of(PageCount whole) const {
 }
 
 std::string MemoryShare::ToString() const {
-  return is_percent_ ? absl::StrCat(percent_, "%") : FormatBytes(pages_.in_bytes());
+  if (is_percent_) return absl::StrCat(percent_, "%");
+  const std::string rounded = FormatBytes(pages_.in_bytes());
+  const absl::StatusOr<uint64_t> read = ParseBytes(rounded);
+  return read.ok() && *read == pages_.in_bytes() ? rounded : absl::StrCat(pages_.in_bytes());
 }
 
 absl::StatusOr<MemoryShare> ParseMemoryShare(absl::string_view text) {
