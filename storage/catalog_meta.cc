@@ -107,4 +107,24 @@ absl::StatusOr<VolumeInfo> ParseRecord(absl::string_view name, absl::string_view
   return info;
 }
 
+// All layers that the record of `info` names.
+std::vector<LayerId> LayersOf(const VolumeInfo& info) {
+  std::vector<LayerId> layers = info.layers;
+  if (info.working_set != LayerId()) layers.push_back(info.working_set);
+  return layers;
+}
+
+absl::Status CheckSize(absl::string_view name, uint64_t size_bytes) {
+  constexpr uint64_t kMaxBytes = PageCount(kMaxVolumePages).in_bytes();
+  if (size_bytes > 0 && size_bytes <= kMaxBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("volume \"", name, "\" cannot have a size of ",
+                                                 size_bytes, " bytes; allowed are 1 to ",
+                                                 kMaxBytes));
+}
+
+absl::Status NameIsTaken(absl::string_view name) {
+  return absl::AlreadyExistsError(
+      absl::StrCat("there already is a volume or snapshot \"", name, "\""));
+}
+
 }  // namespace faultline

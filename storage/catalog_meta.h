@@ -9,7 +9,9 @@
 #include <absl/status/statusor.h>
 #include <absl/strings/string_view.h>
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "storage/page_store.h"
 #include "storage/volume.h"
@@ -38,6 +40,12 @@ uint64_t VolumeIdentity(const VolumeInfo& info, bool has_record);
 // FAILED_PRECONDITION where it is another. Where an answer to it was lost, the volume's epoch is
 // one beyond claim.from_epoch: it was given out, and nobody has it.
 absl::Status CheckClaim(const VolumeInfo& info, const EpochClaim& claim);
+
+// All layers that the record of `info` names.
+std::vector<LayerId> LayersOf(const VolumeInfo& info);
+
+absl::Status CheckSize(absl::string_view name, uint64_t size_bytes);
+absl::Status NameIsTaken(absl::string_view name);
 
 // The DATA_LOSS of a key; `what` completes the sentence that starts with it.
 absl::Status DamagedMeta(absl::string_view key, absl::string_view what);

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,6 +38,16 @@ class ForwardingPageStore : public PageStore {
   }
   absl::Status WriteMeta(std::span<const MetaChange> changes) override {
     return store_->WriteMeta(changes);
+  }
+  bool shared() const override { return store_->shared(); }
+  absl::StatusOr<bool> MetaIsCurrent() override { return store_->MetaIsCurrent(); }
+  absl::Status Own(uint64_t volume, std::span<const LayerId> layers) override {
+    return store_->Own(volume, layers);
+  }
+  uint64_t Ownership(LayerId layer) override { return store_->Ownership(layer); }
+  void Disown(uint64_t volume) override { store_->Disown(volume); }
+  void NoteLayers(std::span<const LayerId> layers, bool frozen) override {
+    store_->NoteLayers(layers, frozen);
   }
   StoreStats Stats() override { return store_->Stats(); }
   bool read_only() const override { return store_->read_only(); }

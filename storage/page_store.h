@@ -126,6 +126,29 @@ class PageStore {
   // Applies all changes at once; durable on OK.
   virtual absl::Status WriteMeta(std::span<const MetaChange> changes) = 0;
 
+  // Of a store that several processes may have open at the same time: where shared() is true,
+  // - WriteMeta() fails with ABORTED, and changes nothing, where another process has changed the
+  //   metadata since this one last read or wrote all of it. MetaIsCurrent() says whether one has.
+  // - pages of a layer that changes are written by its owner alone, and Read() and Write() of a
+  //   layer that this process has lost fail with ABORTED: it is owned no more, and the metadata is
+  //   to be read again. Of a layer that nobody owns, one process alone may write to it.
+  virtual bool shared() const { return false; }
+  virtual absl::StatusOr<bool> MetaIsCurrent() { return true; }
+  // Makes this process the owner of the volume with this id, whoever was that before: none of that
+  // one's writes is applied from here on. `layers` are those that it owns with it, the same ones or
+  // others each time.
+  virtual absl::Status Own(uint64_t /*volume*/, std::span<const LayerId> /*layers*/) {
+    return absl::OkStatus();
+  }
+  // 0 where this process does not own the layer, else a number that is another one each time that
+  // it has become the owner.
+  virtual uint64_t Ownership(LayerId) { return 1; }
+  // Gives a volume up, so that who owns it next need not fence this process.
+  virtual void Disown(uint64_t /*volume*/) {}
+  // Says that these do not change any more, or not any more than they did: what was known of them
+  // is forgotten, and what is read now may be remembered where it is `frozen`.
+  virtual void NoteLayers(std::span<const LayerId> /*layers*/, bool /*frozen*/) {}
+
   virtual StoreStats Stats() = 0;
   virtual bool read_only() const { return false; }
   virtual std::optional<RawImage> raw_image() const { return std::nullopt; }

@@ -6,10 +6,12 @@
 #include <absl/strings/str_split.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <list>
 #include <random>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -26,6 +28,9 @@ constexpr size_t kUnderWayMax = 32;
 
 // Others may become the owner at the same time; each round, one of them does.
 constexpr int kTakeOverAttempts = 16;
+
+// To find one object in each placement group, far more than chance takes.
+constexpr uint64_t kNamesForEachGroup = 100;
 
 librados::bufferlist Bytes(absl::string_view text) {
   librados::bufferlist bytes;
@@ -57,13 +62,21 @@ absl::StatusOr<std::unique_ptr<RadosClient>> RadosClient::Open(absl::string_view
   }
   std::unique_ptr<RadosClient> client(new RadosClient(location));
   if (absl::Status status = client->Connect(options); !status.ok()) return status;
-  if (absl::Status status = client->TakeOver(); !status.ok()) return status;
+  return client;
+}
+
+absl::StatusOr<std::unique_ptr<RadosClient>> RadosClient::OpenOwner(absl::string_view location,
+                                                                    const PageStoreOptions& options,
+                                                                    const std::string& lock) {
+  auto client = Open(location, options);
+  if (!client.ok()) return client;
+  if (absl::Status status = (*client)->TakeOver(lock); !status.ok()) return status;
   return client;
 }
 
 RadosClient::~RadosClient() {
   // Where this fails the next owner fences nobody who could still write.
-  if (owner_ && !fenced_) io_.unlock(kRadosStoreObject, kLock, cookie_);
+  if (owner() && !fenced_) io_.unlock(lock_, kLock, cookie_);
   io_.close();
   if (connected_) cluster_.shutdown();
 }
@@ -102,6 +115,7 @@ absl::Status RadosClient::Connect(const PageStoreOptions& options) {
                   absl::StrCat("pool ", parts.first, "; create it first (ceph osd pool create)"),
                   result);
   }
+  pool_ = parts.first;
   io_.set_namespace(parts.second);
   // In a full pool an operation would otherwise wait for room: even that by which this becomes the
   // owner, who may delete.
@@ -109,69 +123,134 @@ absl::Status RadosClient::Connect(const PageStoreOptions& options) {
   return absl::OkStatus();
 }
 
-absl::Status RadosClient::TakeOver() {
+absl::Status RadosClient::TakeOver(const std::string& lock) {
   cookie_ = UniqueCookie();
   for (int attempt = 0; attempt < kTakeOverAttempts; ++attempt) {
-    const int result =
-        io_.lock_exclusive(kRadosStoreObject, kLock, cookie_, Describe(), nullptr, 0);
+    const int result = io_.lock_exclusive(lock, kLock, cookie_, Describe(), nullptr, 0);
     if (result == 0) {
-      owner_ = true;
+      lock_ = lock;
       return RaiseEpoch();
     }
     if (result != -EBUSY) return Failed("taking the owner's lock", result);
-    if (absl::Status status = FenceOwner(); !status.ok()) return status;
+    if (absl::Status status = FenceOwner(lock); !status.ok()) return status;
   }
   return absl::UnavailableError(
-      absl::StrCat("the store rados:", location_,
+      absl::StrCat("the store rados:", location_, ": ", lock,
                    " has found another owner each time that this process became it; how many "
-                   "servers are started on it at once?"));
+                   "servers write to one volume?"));
 }
 
-absl::Status RadosClient::FenceOwner() {
+absl::Status RadosClient::FenceOwner(const std::string& lock) {
   int exclusive = 0;
   std::string tag;
   std::list<librados::locker_t> lockers;
-  const int listed = io_.list_lockers(kRadosStoreObject, kLock, &exclusive, &tag, &lockers);
+  const int listed = io_.list_lockers(lock, kLock, &exclusive, &tag, &lockers);
+  if (listed == -ENOENT) return absl::OkStatus();
   if (listed < 0) return Failed("finding the owner", listed);
   for (const librados::locker_t& locker : lockers) {
-    LogWarning(absl::StrCat("taking the store rados:", location_, " over from ", locker.client,
-                            " at ", locker.address, ", which can write to it no more"));
+    LogInfo(absl::StrCat("taking ", lock, " of the store rados:", location_, " over from ",
+                         locker.client, " at ", locker.address, ", which can write to it no more"));
     int result = cluster_.blocklist_add(locker.address, kFenceSeconds);
     if (result < 0) {
       return Failed(absl::StrCat("fencing the owner before (this needs the right to blocklist: mon "
                                  "'allow command \"osd blocklist\"')"),
                     result);
     }
-    // What is sent from now on makes each OSD learn of that first.
     result = cluster_.wait_for_latest_osdmap();
     if (result < 0) return Failed("waiting for the fence", result);
-    result = io_.break_lock(kRadosStoreObject, kLock, locker.client, locker.cookie);
+    if (absl::Status status = TellAllOsds(); !status.ok()) return status;
+    result = io_.break_lock(lock, kLock, locker.client, locker.cookie);
     if (result < 0 && result != -ENOENT) return Failed("breaking the owner's lock", result);
   }
   return absl::OkStatus();
 }
 
-absl::Status RadosClient::RaiseEpoch() {
-  librados::bufferlist stored;
-  const int read = io_.getxattr(kRadosStoreObject, kEpoch, stored);
-  if (read < 0 && read != -ENODATA) return Failed("reading the epoch", read);
-  if (read > 0 && !absl::SimpleAtoi(stored.to_str(), &epoch_)) {
-    return absl::DataLossError(absl::StrCat("the epoch of the store rados:", location_, " is \"",
-                                            stored.to_str(), "\", no number"));
+// An OSD learns of the fence with the first operation of somebody who knows of it, and until then
+// serves the owner before. So there is one operation for each placement group.
+absl::Status RadosClient::TellAllOsds() {
+  librados::bufferlist answer;
+  const std::string command = absl::StrCat(R"({"prefix":"osd pool get","pool":")", pool_,
+                                           R"(","var":"pg_num","format":"json"})");
+  int result = cluster_.mon_command(command, librados::bufferlist(), &answer, nullptr);
+  if (result < 0) return Failed("finding the pool's placement groups", result);
+  const std::string field = "\"pg_num\":";
+  const std::string text = answer.to_str();
+  const size_t at = text.find(field);
+  uint64_t groups = 0;
+  if (at == std::string::npos ||
+      !absl::SimpleAtoi(
+          text.substr(at + field.size(), text.find_first_of(",}", at) - at - field.size()),
+          &groups)) {
+    return absl::UnavailableError(absl::StrCat("no number of placement groups: ", text));
   }
-  ++epoch_;
-  return Apply("raising the epoch", RadosChange{kRadosStoreObject, [](auto*) {}});
+  std::set<uint32_t> reached;
+  int failed = 0;
+  RadosBatch batch(&io_);
+  for (uint64_t i = 0; reached.size() < groups; ++i) {
+    if (i > kNamesForEachGroup * groups) {
+      return absl::UnavailableError(absl::StrCat("the pool ", pool_, " has ", reached.size(),
+                                                 " placement groups, not ", groups,
+                                                 " as the monitor says; try again"));
+    }
+    const std::string object = absl::StrCat("fence.", i);
+    uint32_t group = 0;
+    result = io_.get_object_pg_hash_position2(object, &group);
+    if (result < 0) return Failed("finding a placement group", result);
+    // A pool that has been given more of them meanwhile.
+    if (group >= groups) groups = uint64_t{group} + 1;
+    if (!reached.insert(group).second) continue;
+    librados::ObjectReadOperation op;
+    op.stat(nullptr, nullptr, nullptr);
+    batch.Submit(object, &op, [&failed](int done) {
+      if (done < 0 && done != -ENOENT) failed = done;
+    });
+  }
+  batch.Wait();
+  return failed < 0 ? Failed("telling every OSD of the fence", failed) : absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> RadosClient::ReadEpoch(const std::string& object) {
+  librados::bufferlist stored;
+  const int read = io_.getxattr(object, kEpoch, stored);
+  if (read == -ENOENT || read == -ENODATA) return 0;
+  if (read < 0) return Failed("reading the epoch", read);
+  uint64_t epoch = 0;
+  if (!absl::SimpleAtoi(stored.to_str(), &epoch)) {
+    return absl::DataLossError(absl::StrCat("the epoch of ", object, " of the store rados:",
+                                            location_, " is \"", stored.to_str(), "\", no number"));
+  }
+  return epoch;
+}
+
+absl::Status RadosClient::RaiseEpoch() {
+  const absl::StatusOr<uint64_t> before = ReadEpoch(lock_);
+  if (!before.ok()) return before.status();
+  // Objects that were written when a namespace had one owner have an epoch of that one.
+  const absl::StatusOr<uint64_t> of_store = ReadEpoch(kRadosStoreObject);
+  if (!of_store.ok()) return of_store.status();
+  epoch_ = std::max(*before, *of_store) + 1;
+  return Apply("raising the epoch", RadosChange{lock_, [](auto*) {}});
+}
+
+absl::Status RadosClient::CheckOwner() {
+  librados::bufferlist epoch;
+  const int read = io_.getxattr(lock_, kEpoch, epoch);
+  if (read < 0) return Failed("asking for the owner", read);
+  return epoch.to_str() == absl::StrCat(epoch_) ? absl::OkStatus()
+                                                : Failed("asking for the owner", -ESHUTDOWN);
 }
 
 void RadosClient::Submit(const RadosChange& change, RadosBatch* batch, int* result) {
   librados::ObjectWriteOperation op;
-  if (change.expected) {
-    op.cmpxattr(kEpoch, LIBRADOS_CMPXATTR_OP_GTE, epoch_);
-  } else {
+  if (!change.expected) {
     // An object that is not there fails every comparison.
     op.create(/*exclusive=*/true);
+  } else if (owner()) {
+    op.cmpxattr(kEpoch, LIBRADOS_CMPXATTR_OP_GTE, epoch_);
+  } else {
+    op.assert_exists();
   }
-  op.setxattr(kEpoch, Bytes(absl::StrCat(epoch_)));
+  if (owner()) op.setxattr(kEpoch, Bytes(absl::StrCat(epoch_)));
   change.fill(&op);
   const int flags = change.frees ? librados::OPERATION_FULL_FORCE : librados::OPERATION_FULL_TRY;
   batch->Submit(change.object, &op, flags, [result](int done) { *result = done; });
@@ -179,8 +258,8 @@ void RadosClient::Submit(const RadosChange& change, RadosBatch* batch, int* resu
 
 absl::Status RadosClient::Apply(absl::string_view doing, std::span<RadosChange> changes) {
   std::vector<int> results(changes.size(), -EAGAIN);
-  // An object comes and goes with this process alone, so what is found the first time is so the
-  // second time.
+  // What an object is changed by comes and goes with this process alone, so what is found the first
+  // time is so the second time; but for what several delete.
   for (int attempt = 0; attempt < 3; ++attempt) {
     RadosBatch batch(&io_);
     for (size_t i = 0; i < changes.size(); ++i) {
@@ -210,14 +289,8 @@ absl::Status RadosClient::Failed(absl::string_view doing, int result) {
   switch (result) {
     case -ESHUTDOWN:
     case -ECANCELED:
-      if (!fenced_.exchange(true)) {
-        LogError(absl::StrCat("another process has taken the store rados:", location_,
-                              " over; this one reads and writes nothing there any more"));
-      }
-      return absl::UnavailableError(
-          absl::StrCat(what,
-                       "another process has taken the store over; restart this one to take "
-                       "it back"));
+      if (owner()) fenced_ = true;
+      return absl::AbortedError(absl::StrCat(what, "another process has taken it over"));
     case -ENOSPC:
     case -EDQUOT:
       return absl::ResourceExhaustedError(

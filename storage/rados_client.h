@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// RadosClient: the connection of one store to its pool, its being the owner there, and changes that
-// only the owner can make. RadosBatch: many operations at the same time.
+// RadosClient: a connection to a pool, either shared, or of the one owner of something there, whose
+// changes nobody else can make. RadosBatch: many operations at the same time.
 #ifndef FAULTLINE_STORAGE_RADOS_CLIENT_H_
 #define FAULTLINE_STORAGE_RADOS_CLIENT_H_
 
@@ -24,7 +24,8 @@
 
 namespace faultline {
 
-// The object that has the owner's lock and epoch; what else is in it is up to the store.
+// The object that has the metadata. A program that let one process at a time have a namespace has
+// its owner's lock and epoch there.
 inline constexpr char kRadosStoreObject[] = "store";
 
 // How long a process that was the owner is kept out, in seconds. The list of those is part of the
@@ -48,32 +49,47 @@ struct RadosChange {
 // Thread-safe.
 class RadosClient {
  public:
-  // Connects, and becomes the owner of POOL[/NAMESPACE]. See OpenRadosPageStore().
+  // Connects to POOL[/NAMESPACE], which others may be as well. See OpenRadosPageStore().
   static absl::StatusOr<std::unique_ptr<RadosClient>> Open(absl::string_view location,
                                                            const PageStoreOptions& options);
+  // Connects as the owner of what `lock`, the name of an object, stands for. Whoever was that
+  // before is fenced, with all of that connection: once this returns, every OSD that has objects of
+  // the pool refuses what it sends, reads included.
+  static absl::StatusOr<std::unique_ptr<RadosClient>> OpenOwner(absl::string_view location,
+                                                                const PageStoreOptions& options,
+                                                                const std::string& lock);
   // Gives up being the owner.
   ~RadosClient();
   RadosClient(const RadosClient&) = delete;
   RadosClient& operator=(const RadosClient&) = delete;
 
   librados::IoCtx& io() { return io_; }
+  bool owner() const { return !lock_.empty(); }
 
-  // Makes all changes, many at the same time, each of them atomic and conditional: it fails where a
-  // later owner has changed the object. On an error some may have been made.
+  uint64_t epoch() const { return epoch_; }
+  // Whether this is the owner still; ABORTED where it is not.
+  absl::Status CheckOwner();
+  // Fences whoever is the owner of `lock`, and has nobody be it.
+  absl::Status FenceOwner(const std::string& lock);
+
+  // Makes all changes, many at the same time, each of them atomic and, an owner's, conditional: it
+  // fails where a later owner has changed the object. On an error some may have been made.
   absl::Status Apply(absl::string_view doing, std::span<RadosChange> changes);
   absl::Status Apply(absl::string_view doing, RadosChange change) {
     return Apply(doing, std::span(&change, 1));
   }
 
-  // The status of a failed operation; `result` is negative.
+  // The status of a failed operation; `result` is negative. ABORTED where this has been fenced, or
+  // what the operation depended on is not so.
   absl::Status Failed(absl::string_view doing, int result);
 
  private:
   explicit RadosClient(absl::string_view location) : location_(location) {}
 
   absl::Status Connect(const PageStoreOptions& options);
-  absl::Status TakeOver();
-  absl::Status FenceOwner();
+  absl::Status TakeOver(const std::string& lock);
+  absl::Status TellAllOsds();
+  absl::StatusOr<uint64_t> ReadEpoch(const std::string& object);
   absl::Status RaiseEpoch();
   void Submit(const RadosChange& change, RadosBatch* batch, int* result);
 
@@ -81,10 +97,11 @@ class RadosClient {
   librados::Rados cluster_;
   librados::IoCtx io_;
   bool connected_ = false;
-  bool owner_ = false;
+  std::string pool_;
+  std::string lock_;  // the object; empty where this is no owner
   std::string cookie_;
-  uint64_t epoch_ = 0;
-  std::atomic<bool> fenced_ = false;  // known to be, and logged
+  uint64_t epoch_ = 0;                // of an owner; larger than that of any before
+  std::atomic<bool> fenced_ = false;  // known to be
 };
 
 // Operations under way at the same time, up to a number. Waits for all of them when it goes. Not

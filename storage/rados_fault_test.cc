@@ -26,11 +26,16 @@ constexpr uint64_t kPagesOfAll = 64 * 1000;
 
 constexpr char kWriterVariable[] = "FAULTLINE_RADOS_WRITER";
 
+absl::Status Own(PageStore& store) {
+  const LayerId layers[] = {kLayer};
+  return store.Own(/*volume=*/7, layers);
+}
+
 // The other process: writes one version after another, and says which were acknowledged. After the
 // first failure it tries some more, in extents that nobody has written, and says how that ended.
 int WriteUntilFenced(const std::string& location) {
   auto store = OpenPageStore(location, RadosOptions());
-  if (!store.ok()) return 1;
+  if (!store.ok() || !Own(**store).ok()) return 1;
   absl::Status status;
   for (uint64_t version = 1; status.ok(); ++version) {
     std::map<uint64_t, uint64_t> pages;
@@ -96,22 +101,32 @@ uint64_t VersionOf(uint64_t page, const std::string& encoded, uint64_t from, uin
 TEST(RadosFencing, AFencedOwnerWritesNothingThatTheNextHasNotTouchedEither) {
   const std::string location = NewLocation();
   const auto before = OpenRados(location);
+  ASSERT_STATUS_OK(Own(*before));
   ASSERT_STATUS_OK(WriteLayer(*before, kLayer, {{0, 1}, {64, 1}, {128, 1}}));
   const auto next = OpenRados(location);
-  for (const uint64_t page : {0, 64, 128, 6400}) {
-    EXPECT_TRUE(FailsWith(WriteLayer(*before, kLayer, {{page, 2}}), absl::StatusCode::kUnavailable,
-                          "another process has taken the store over; restart this one"))
+  ASSERT_STATUS_OK(Own(*next));
+  for (const uint64_t page : {6400, 0, 64, 128, 6401}) {
+    EXPECT_TRUE(FailsWith(WriteLayer(*before, kLayer, {{page, 2}}), absl::StatusCode::kAborted,
+                          "another process has taken it over"))
         << page;
   }
-  const MetaChange changes[] = {{"key", "value"}};
-  EXPECT_TRUE(FailsWith(before->WriteMeta(changes), absl::StatusCode::kUnavailable, "taken"));
-  EXPECT_TRUE(FailsWith(before->DeleteLayer(kLayer), absl::StatusCode::kUnavailable, "taken"));
-  EXPECT_TRUE(FailsWith(ReadLayer(*before, kLayer, Pages(0, 200)), absl::StatusCode::kUnavailable,
-                        "taken"));
+  EXPECT_EQ(before->Ownership(kLayer), 0u);
+  EXPECT_NE(next->Ownership(kLayer), 0u);
   EXPECT_TRUE(SamePages(
       *ReadLayer(*next, kLayer, Pages(0, kPagesOfAll)),
       {{0, PatternEncoded(0, 1)}, {64, PatternEncoded(64, 1)}, {128, PatternEncoded(128, 1)}}));
-  EXPECT_TRUE(next->ReadMeta()->empty());
+}
+
+TEST(RadosFencing, AFencedOwnerDoesNotSayThatNothingIsThereEither) {
+  const std::string location = NewLocation();
+  const auto before = OpenRados(location);
+  ASSERT_STATUS_OK(Own(*before));
+  EXPECT_TRUE(ReadLayer(*before, kLayer, Pages(0, 64))->empty());
+  const auto next = OpenRados(location);
+  ASSERT_STATUS_OK(Own(*next));
+  ASSERT_STATUS_OK(WriteLayer(*next, kLayer, {{0, 1}}));
+  EXPECT_TRUE(FailsWith(ReadLayer(*before, kLayer, Pages(0, 64)), absl::StatusCode::kAborted, ""));
+  EXPECT_EQ(ReadLayer(*before, kLayer, Pages(0, 64))->size(), 1u);
 }
 
 // Not the heartbeat's grace, which OSDs have of each other, nor any other time makes it the owner
@@ -125,6 +140,7 @@ TEST(RadosFencing, AnOwnerThatWasStoppedForLongWritesNothingWhenItGoesOn) {
   writer.Signal(SIGSTOP);
   std::this_thread::sleep_for(std::chrono::seconds(7));
   const auto next = OpenRados(location);
+  ASSERT_STATUS_OK(Own(*next));
   const auto taken = ReadLayer(*next, kLayer, Pages(0, kPagesOfAll));
   ASSERT_STATUS_OK(taken);
   ASSERT_STATUS_OK(WriteLayer(*next, kLayer, {{320, 77}}));
@@ -163,6 +179,7 @@ TEST(RadosFencing, AnOwnerThatWasKilledLosesNothingAcknowledged) {
     }
     const auto began = steady_clock::now();
     const auto store = OpenRados(location);
+    ASSERT_STATUS_OK(Own(*store));
     EXPECT_LT(steady_clock::now() - began, std::chrono::seconds(2));
     for (const uint64_t page : kFirstPages) {
       const auto found = ReadLayer(*store, kLayer, Pages(page, 1));

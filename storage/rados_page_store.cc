@@ -43,6 +43,10 @@ constexpr auto kRetryEvery = std::chrono::seconds(5);
 constexpr uint64_t kMetaAtATime = 1024;
 constexpr absl::string_view kMetaPrefix = "m.";
 constexpr absl::string_view kDeletingPrefix = "deleting.";
+constexpr absl::string_view kOwnerPrefix = "w.";
+constexpr char kMetaVersion[] = "version";
+// Of the metadata; a program that knows nothing of several servers refuses it.
+constexpr absl::string_view kFormatKey = "m.format.several-servers";
 
 std::string DeletingKey(LayerId layer) {
   return absl::StrFormat("%s%x", kDeletingPrefix, layer.raw());
@@ -148,9 +152,24 @@ RadosChange ChangeOf(LayerId layer, ExtentIndex extent, const ExtentChange& chan
   return result;
 }
 
+// What owns one volume's layers: a connection of its own, so that it can be fenced by itself.
+struct Owner {
+  std::unique_ptr<RadosClient> client;
+  std::map<LayerId, std::shared_ptr<RadosLayer>> layers;
+};
+
+// A layer as one call uses it.
+struct FoundLayer {
+  RadosClient* client = nullptr;
+  std::shared_ptr<Owner> owner;  // null where the layer is owned by nobody or by others
+  std::shared_ptr<RadosLayer> layer;
+};
+
 class RadosPageStore final : public PageStore {
  public:
-  static absl::StatusOr<std::unique_ptr<PageStore>> Open(std::unique_ptr<RadosClient> client);
+  static absl::StatusOr<std::unique_ptr<PageStore>> Open(absl::string_view location,
+                                                         const PageStoreOptions& options,
+                                                         std::unique_ptr<RadosClient> client);
   ~RadosPageStore() override;
 
   absl::Status Read(LayerId layer, PageRange range, Visitor visit) override;
@@ -161,27 +180,60 @@ class RadosPageStore final : public PageStore {
   absl::StatusOr<uint64_t> StoredBytes(LayerId layer) override;
   absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadMeta() override;
   absl::Status WriteMeta(std::span<const MetaChange> changes) override;
+  bool shared() const override { return true; }
+  absl::StatusOr<bool> MetaIsCurrent() override;
+  absl::Status Own(uint64_t volume, std::span<const LayerId> layers) override;
+  uint64_t Ownership(LayerId layer) override;
+  void Disown(uint64_t volume) override;
+  void NoteLayers(std::span<const LayerId> layers, bool frozen) override;
   StoreStats Stats() override;
 
  private:
-  explicit RadosPageStore(std::unique_ptr<RadosClient> client) : client_(std::move(client)) {}
+  RadosPageStore(absl::string_view location, const PageStoreOptions& options,
+                 std::unique_ptr<RadosClient> client)
+      : location_(location), options_(options), client_(std::move(client)) {}
 
-  absl::StatusOr<std::shared_ptr<RadosLayer>> FindLayer(LayerId id);
-  absl::Status ReadWindow(const RadosLayer& layer, PageRange window, Visitor visit);
-  absl::Status ReadExtents(const RadosLayer& layer, PageRange window,
+  // What this process knows of a layer, or null.
+  FoundLayer FindKnown(LayerId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The one object in which changes of a layer by this process are seen.
+  absl::StatusOr<FoundLayer> FindToWrite(LayerId id);
+  absl::StatusOr<FoundLayer> FindToRead(LayerId id, ExtentIndex first, ExtentIndex last);
+  // Forgets an owner that has been fenced, where `status` says that.
+  absl::Status Check(const FoundLayer& found, absl::Status status);
+  void Lose(const std::shared_ptr<Owner>& owner);
+  void ForgetLayers(const std::shared_ptr<Owner>& owner) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<std::shared_ptr<Owner>> TakeOwner(uint64_t volume);
+
+  absl::Status ReadFound(const FoundLayer& found, PageRange range, Visitor visit);
+  absl::Status ReadWindow(const FoundLayer& found, PageRange window, Visitor visit);
+  absl::Status ReadExtents(const FoundLayer& found, PageRange window,
                            std::deque<ExtentRead>* reads);
+  absl::Status WriteFound(const FoundLayer& found, const PageWrites& writes);
   // All keys of the store's object that begin with `prefix`, without it.
   absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadKeys(
       absl::string_view prefix);
+  absl::StatusOr<uint64_t> ReadMetaVersion();
+  absl::Status InitMeta();
   void ReclaimLoop();
   absl::Status Reclaim(LayerId layer);
 
+  const std::string location_;
+  const PageStoreOptions options_;
   const std::unique_ptr<RadosClient> client_;
   ExtentLocks::Table extent_locks_;
+  std::atomic<uint64_t> meta_version_ = 0;  // that was read or written last
 
   Mutex mu_;
   CondVar wake_;
+  std::map<uint64_t, std::shared_ptr<Owner>> owners_ ABSL_GUARDED_BY(mu_);  // by volume
+  std::map<LayerId, std::shared_ptr<Owner>> owner_of_ ABSL_GUARDED_BY(mu_);
+  // That this process owned, and does not: it writes to them as nobody else either, however late
+  // that one is which thinks that it does.
+  std::set<LayerId> lost_ ABSL_GUARDED_BY(mu_);
+  // Those that this process writes though nobody owns them, and those that do not change any more.
   std::map<LayerId, std::shared_ptr<RadosLayer>> layers_ ABSL_GUARDED_BY(mu_);
+  std::set<LayerId> frozen_ ABSL_GUARDED_BY(mu_);
+  uint64_t notes_ ABSL_GUARDED_BY(mu_) = 0;         // calls of NoteLayers()
   std::set<LayerId> deleted_ ABSL_GUARDED_BY(mu_);  // whose objects may still be there
   std::vector<LayerId> to_reclaim_ ABSL_GUARDED_BY(mu_);
   std::atomic<bool> stopping_ = false;
@@ -189,8 +241,10 @@ class RadosPageStore final : public PageStore {
 };
 
 absl::StatusOr<std::unique_ptr<PageStore>> RadosPageStore::Open(
+    absl::string_view location, const PageStoreOptions& options,
     std::unique_ptr<RadosClient> client) {
-  std::unique_ptr<RadosPageStore> store(new RadosPageStore(std::move(client)));
+  std::unique_ptr<RadosPageStore> store(new RadosPageStore(location, options, std::move(client)));
+  if (absl::Status status = store->InitMeta(); !status.ok()) return status;
   const auto deleting = store->ReadKeys(kDeletingPrefix);
   if (!deleting.ok()) return deleting.status();
   for (const auto& [key, value] : *deleting) {
@@ -216,53 +270,216 @@ RadosPageStore::~RadosPageStore() {
   if (reclaim_thread_.joinable()) reclaim_thread_.join();
 }
 
-absl::StatusOr<std::shared_ptr<RadosLayer>> RadosPageStore::FindLayer(LayerId id) {
+absl::Status RadosPageStore::InitMeta() {
+  // A program that let one process at a time have a namespace may be there still; it takes the
+  // format for damage from here on.
+  if (absl::Status status = client_->FenceOwner(kRadosStoreObject); !status.ok()) return status;
+  const int created = client_->io().create(kRadosStoreObject, /*exclusive=*/true);
+  if (created < 0 && created != -EEXIST) return client_->Failed("making the metadata", created);
+  RadosChange format{.object = kRadosStoreObject,
+                     .fill =
+                         [](auto* op) {
+                           op->omap_set({{std::string(kFormatKey), librados::bufferlist()}});
+                         },
+                     .frees = true};
+  if (absl::Status status = client_->Apply("opening", format); !status.ok()) return status;
+  const absl::StatusOr<uint64_t> version = ReadMetaVersion();
+  if (version.ok()) meta_version_ = *version;
+  return version.status();
+}
+
+FoundLayer RadosPageStore::FindKnown(LayerId id) {
+  if (const auto owned = owner_of_.find(id); owned != owner_of_.end()) {
+    const std::shared_ptr<Owner>& owner = owned->second;
+    return {owner->client.get(), owner, owner->layers.at(id)};
+  }
+  if (const auto found = layers_.find(id); found != layers_.end()) {
+    return {client_.get(), nullptr, found->second};
+  }
+  if (!deleted_.contains(id)) return {};
+  return {client_.get(), nullptr, std::make_shared<RadosLayer>(client_.get(), id, StoredLayer())};
+}
+
+absl::StatusOr<FoundLayer> RadosPageStore::FindToWrite(LayerId id) {
   {
     MutexLock lock(mu_);
-    if (const auto found = layers_.find(id); found != layers_.end()) return found->second;
-    if (deleted_.contains(id)) {
-      return std::make_shared<RadosLayer>(client_.get(), id, StoredLayer());
+    if (lost_.contains(id)) {
+      return absl::AbortedError(
+          absl::StrCat("layer ", id.raw(), ": another process has taken it over"));
     }
+    if (FoundLayer known = FindKnown(id); known.layer != nullptr) return known;
   }
   absl::StatusOr<StoredLayer> stored = ReadStoredLayer(client_.get(), id);
   if (!stored.ok()) return stored.status();
   auto layer = std::make_shared<RadosLayer>(client_.get(), id, *std::move(stored));
   MutexLock lock(mu_);
   // Another thread may have been first: there must be one only, as it is what changes are seen in.
-  return layers_.try_emplace(id, std::move(layer)).first->second;
+  return FoundLayer{client_.get(), nullptr,
+                    layers_.try_emplace(id, std::move(layer)).first->second};
+}
+
+absl::StatusOr<FoundLayer> RadosPageStore::FindToRead(LayerId id, ExtentIndex first,
+                                                      ExtentIndex last) {
+  bool frozen = false;
+  uint64_t notes = 0;
+  {
+    MutexLock lock(mu_);
+    if (FoundLayer known = FindKnown(id); known.layer != nullptr) return known;
+    frozen = frozen_.contains(id);
+    notes = notes_;
+  }
+  // What another process may be adding to is asked for anew each time: its list where that spares
+  // many questions, else each extent.
+  absl::StatusOr<StoredLayer> stored = StoredLayer();
+  if (frozen || last - first >= kWindowExtents) {
+    stored = ReadStoredLayer(client_.get(), id);
+    if (!stored.ok()) return stored.status();
+  } else {
+    for (ExtentIndex extent = first; extent <= last; ++extent) stored->extents.Add(extent);
+  }
+  auto layer = std::make_shared<RadosLayer>(client_.get(), id, *std::move(stored));
+  MutexLock lock(mu_);
+  // Not what may have been read before a note said to forget it.
+  if (frozen && notes == notes_) layers_.try_emplace(id, layer);
+  return FoundLayer{client_.get(), nullptr, std::move(layer)};
+}
+
+void RadosPageStore::ForgetLayers(const std::shared_ptr<Owner>& owner) {
+  std::erase_if(owner_of_, [&](const auto& entry) {
+    if (entry.second == owner) lost_.insert(entry.first);
+    return entry.second == owner;
+  });
+}
+
+void RadosPageStore::Lose(const std::shared_ptr<Owner>& owner) {
+  MutexLock lock(mu_);
+  std::erase_if(owners_, [&](const auto& entry) { return entry.second == owner; });
+  ForgetLayers(owner);
+}
+
+absl::Status RadosPageStore::Check(const FoundLayer& found, absl::Status status) {
+  if (absl::IsAborted(status) && found.owner != nullptr) Lose(found.owner);
+  return status;
+}
+
+absl::StatusOr<std::shared_ptr<Owner>> RadosPageStore::TakeOwner(uint64_t volume) {
+  std::shared_ptr<Owner> owner;
+  {
+    MutexLock lock(mu_);
+    if (const auto found = owners_.find(volume); found != owners_.end()) owner = found->second;
+  }
+  if (owner != nullptr) {
+    const absl::Status status = owner->client->CheckOwner();
+    if (status.ok()) return owner;
+    if (!absl::IsAborted(status)) return status;
+    Lose(owner);
+  }
+  auto client =
+      RadosClient::OpenOwner(location_, options_, absl::StrFormat("%s%x", kOwnerPrefix, volume));
+  if (!client.ok()) return client.status();
+  owner = std::make_shared<Owner>();
+  owner->client = *std::move(client);
+  return owner;
+}
+
+absl::Status RadosPageStore::Own(uint64_t volume, std::span<const LayerId> layers) {
+  const absl::StatusOr<std::shared_ptr<Owner>> taken = TakeOwner(volume);
+  if (!taken.ok()) return taken.status();
+  const std::shared_ptr<Owner>& owner = *taken;
+  std::map<LayerId, std::shared_ptr<RadosLayer>> owned;
+  for (const LayerId id : layers) {
+    {
+      MutexLock lock(mu_);
+      if (const auto known = owner->layers.find(id); known != owner->layers.end()) {
+        owned[id] = known->second;
+        continue;
+      }
+    }
+    absl::StatusOr<StoredLayer> stored = ReadStoredLayer(owner->client.get(), id);
+    if (!stored.ok()) return stored.status();
+    owned[id] = std::make_shared<RadosLayer>(owner->client.get(), id, *std::move(stored));
+  }
+  MutexLock lock(mu_);
+  ForgetLayers(owner);
+  for (const auto& [id, layer] : owned) {
+    owner_of_[id] = owner;
+    lost_.erase(id);
+    layers_.erase(id);
+    frozen_.erase(id);
+  }
+  owner->layers = std::move(owned);
+  owners_[volume] = owner;
+  return absl::OkStatus();
+}
+
+uint64_t RadosPageStore::Ownership(LayerId layer) {
+  MutexLock lock(mu_);
+  const auto owner = owner_of_.find(layer);
+  return owner == owner_of_.end() ? 0 : owner->second->client->epoch();
+}
+
+void RadosPageStore::Disown(uint64_t volume) {
+  std::shared_ptr<Owner> owner;  // gives its lock up when the last call that uses it has ended
+  {
+    MutexLock lock(mu_);
+    const auto found = owners_.find(volume);
+    if (found == owners_.end()) return;
+    owner = found->second;
+  }
+  Lose(owner);
+}
+
+void RadosPageStore::NoteLayers(std::span<const LayerId> layers, bool frozen) {
+  MutexLock lock(mu_);
+  ++notes_;
+  for (const LayerId layer : layers) {
+    if (owner_of_.contains(layer)) continue;
+    layers_.erase(layer);
+    frozen_.erase(layer);
+    if (frozen) frozen_.insert(layer);
+  }
 }
 
 absl::Status RadosPageStore::Read(LayerId id, PageRange range, Visitor visit) {
   if (range.empty()) return absl::OkStatus();
-  const absl::StatusOr<std::shared_ptr<RadosLayer>> found = FindLayer(id);
-  if (!found.ok()) return found.status();
-  const RadosLayer& layer = **found;
   const ExtentIndex last = ExtentOf(PageIndex(range.end().raw() - 1));
+  const absl::StatusOr<FoundLayer> found = FindToRead(id, ExtentOf(range.first), last);
+  if (!found.ok()) return found.status();
+  return Check(*found, ReadFound(*found, range, visit));
+}
+
+absl::Status RadosPageStore::ReadFound(const FoundLayer& found, PageRange range, Visitor visit) {
+  const RadosLayer& layer = *found.layer;
+  const ExtentIndex last = ExtentOf(PageIndex(range.end().raw() - 1));
+  bool asked = false;
   for (PageRange rest = range; !rest.empty();) {
     const std::vector<ExtentIndex> extents =
         layer.Find(ExtentOf(rest.first), last, kWindowExtents + 1);
-    if (extents.empty()) return absl::OkStatus();
+    if (extents.empty()) break;
+    asked = true;
     const PageIndex end =
         extents.size() > kWindowExtents ? PagesOf(extents.back()).first : rest.end();
     const PageRange window =
         PageRange::Between(std::max(rest.first, PagesOf(extents.front()).first), end);
-    if (absl::Status status = ReadWindow(layer, window, visit); !status.ok()) return status;
+    if (absl::Status status = ReadWindow(found, window, visit); !status.ok()) return status;
     rest = PageRange::Between(end, rest.end());
   }
-  return absl::OkStatus();
+  // That nothing is there is true only as long as nobody else is the owner.
+  return found.owner == nullptr || asked ? absl::OkStatus() : found.client->CheckOwner();
 }
 
-absl::Status RadosPageStore::ReadWindow(const RadosLayer& layer, PageRange window, Visitor visit) {
+absl::Status RadosPageStore::ReadWindow(const FoundLayer& found, PageRange window, Visitor visit) {
   std::deque<ExtentRead> reads;
   const ExtentIndex first = ExtentOf(window.first);
   const ExtentIndex last = ExtentOf(PageIndex(window.end().raw() - 1));
   absl::Status status;
   if (first == last) {
-    status = ReadExtents(layer, window, &reads);
+    status = ReadExtents(found, window, &reads);
   } else {
     // Not while pages are handed out: who gets them may read the store.
-    const ExtentLocks lock(&extent_locks_, ExtentLocks::Side::kShared, layer.id(), first, last);
-    status = ReadExtents(layer, window, &reads);
+    const ExtentLocks lock(&extent_locks_, ExtentLocks::Side::kShared, found.layer->id(), first,
+                           last);
+    status = ReadExtents(found, window, &reads);
   }
   for (ExtentRead& read : reads) {
     if (!status.ok()) break;
@@ -271,11 +488,12 @@ absl::Status RadosPageStore::ReadWindow(const RadosLayer& layer, PageRange windo
   return status;
 }
 
-absl::Status RadosPageStore::ReadExtents(const RadosLayer& layer, PageRange window,
+absl::Status RadosPageStore::ReadExtents(const FoundLayer& found, PageRange window,
                                          std::deque<ExtentRead>* reads) {
+  const RadosLayer& layer = *found.layer;
   int failed = 0;
   {
-    RadosBatch batch(&client_->io());
+    RadosBatch batch(&found.client->io());
     const ExtentIndex last = ExtentOf(PageIndex(window.end().raw() - 1));
     for (const ExtentIndex extent : layer.Find(ExtentOf(window.first), last, ~size_t{0})) {
       ExtentRead& read = reads->emplace_back(window.Intersect(PagesOf(extent)));
@@ -288,15 +506,20 @@ absl::Status RadosPageStore::ReadExtents(const RadosLayer& layer, PageRange wind
     }
   }
   if (failed == 0) return absl::OkStatus();
-  return client_->Failed(absl::StrCat("reading ", window.count.raw(), " pages from ",
-                                      window.first.raw(), " on of layer ", layer.id().raw()),
-                         failed);
+  return found.client->Failed(absl::StrCat("reading ", window.count.raw(), " pages from ",
+                                           window.first.raw(), " on of layer ", layer.id().raw()),
+                              failed);
 }
 
 absl::Status RadosPageStore::Write(LayerId id, const PageWrites& writes, Durability) {
-  const absl::StatusOr<std::shared_ptr<RadosLayer>> found = FindLayer(id);
+  const absl::StatusOr<FoundLayer> found = FindToWrite(id);
   if (!found.ok()) return found.status();
-  RadosLayer& layer = **found;
+  return Check(*found, WriteFound(*found, writes));
+}
+
+absl::Status RadosPageStore::WriteFound(const FoundLayer& found, const PageWrites& writes) {
+  RadosLayer& layer = *found.layer;
+  const LayerId id = layer.id();
   const absl::StatusOr<WritePlan> plan = PlanWrite(layer, writes);
   if (!plan.ok()) return plan.status();
   std::vector<ExtentIndex> extents;
@@ -315,14 +538,14 @@ absl::Status RadosPageStore::Write(LayerId id, const PageWrites& writes, Durabil
   const std::string doing = absl::StrCat("writing to layer ", id.raw());
   layer.NoteWrite();
   if (absl::Status status = layer.Change(added, {}); !status.ok()) return status;
-  if (absl::Status status = client_->Apply(doing, changes); !status.ok()) return status;
+  if (absl::Status status = found.client->Apply(doing, changes); !status.ok()) return status;
   return layer.Change({}, removed);
 }
 
 absl::StatusOr<std::unique_ptr<BulkLoad>> RadosPageStore::StartBulkLoad(LayerId id) {
-  absl::StatusOr<std::shared_ptr<RadosLayer>> layer = FindLayer(id);
-  if (!layer.ok()) return layer.status();
-  return StartRadosBulkLoad(client_.get(), *std::move(layer));
+  absl::StatusOr<FoundLayer> found = FindToWrite(id);
+  if (!found.ok()) return found.status();
+  return StartRadosBulkLoad(client_.get(), std::move(found->layer));
 }
 
 absl::Status RadosPageStore::DeleteLayer(LayerId id) {
@@ -334,6 +557,7 @@ absl::Status RadosPageStore::DeleteLayer(LayerId id) {
   if (absl::Status status = client_->Apply(doing, change); !status.ok()) return status;
   MutexLock lock(mu_);
   layers_.erase(id);
+  frozen_.erase(id);
   deleted_.insert(id);
   to_reclaim_.push_back(id);
   wake_.SignalAll();
@@ -387,9 +611,11 @@ absl::Status RadosPageStore::Reclaim(LayerId id) {
 }
 
 absl::StatusOr<uint64_t> RadosPageStore::StoredBytes(LayerId id) {
-  const absl::StatusOr<std::shared_ptr<RadosLayer>> layer = FindLayer(id);
-  if (!layer.ok()) return layer.status();
-  return (*layer)->StoredBytes();
+  const absl::StatusOr<FoundLayer> found = FindToRead(id, 0, ~ExtentIndex{0});
+  if (!found.ok()) return found.status();
+  const absl::StatusOr<uint64_t> bytes = found->layer->StoredBytes();
+  if (!bytes.ok()) return Check(*found, bytes.status());
+  return bytes;
 }
 
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>> RadosPageStore::ReadKeys(
@@ -409,8 +635,41 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> RadosPageStore:
   return all;
 }
 
+absl::StatusOr<uint64_t> RadosPageStore::ReadMetaVersion() {
+  librados::bufferlist stored;
+  const int read = client_->io().getxattr(kRadosStoreObject, kMetaVersion, stored);
+  if (read == -ENODATA) return 0;
+  if (read < 0) return client_->Failed("reading the metadata's version", read);
+  uint64_t version = 0;
+  if (absl::SimpleAtoi(stored.to_str(), &version)) return version;
+  return absl::DataLossError(
+      absl::StrCat("the metadata's version is \"", stored.to_str(), "\", no number"));
+}
+
+absl::StatusOr<bool> RadosPageStore::MetaIsCurrent() {
+  const uint64_t known = meta_version_;
+  const absl::StatusOr<uint64_t> version = ReadMetaVersion();
+  if (!version.ok()) return version.status();
+  return *version == known;
+}
+
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>> RadosPageStore::ReadMeta() {
-  return ReadKeys(kMetaPrefix);
+  absl::StatusOr<uint64_t> version = ReadMetaVersion();
+  while (version.ok()) {
+    auto meta = ReadKeys(kMetaPrefix);
+    if (!meta.ok()) return meta.status();
+    // It takes several operations, between which others may have changed it.
+    const absl::StatusOr<uint64_t> after = ReadMetaVersion();
+    if (after.ok() && *after == *version) {
+      meta_version_ = *version;
+      std::erase_if(*meta, [](const auto& entry) {
+        return absl::StrCat(kMetaPrefix, entry.first) == kFormatKey;
+      });
+      return meta;
+    }
+    version = after;
+  }
+  return version.status();
 }
 
 absl::Status RadosPageStore::WriteMeta(std::span<const MetaChange> changes) {
@@ -426,21 +685,31 @@ absl::Status RadosPageStore::WriteMeta(std::span<const MetaChange> changes) {
       removed.insert(key);
     }
   }
+  const uint64_t version = meta_version_;
   RadosChange change;
   change.object = kRadosStoreObject;
   change.fill = [&](auto* op) {
+    librados::bufferlist next;
+    next.append(absl::StrCat(version + 1));
+    op->cmpxattr(kMetaVersion, LIBRADOS_CMPXATTR_OP_EQ, version);
+    op->setxattr(kMetaVersion, next);
     if (!set.empty()) op->omap_set(set);
     if (!removed.empty()) op->omap_rm_keys(removed);
   };
   // A few bytes, and what deletes a volume must get through.
   change.frees = true;
-  return client_->Apply("writing the metadata", change);
+  absl::Status status = client_->Apply("writing the metadata", change);
+  if (status.ok()) meta_version_ = version + 1;
+  return status;
 }
 
 StoreStats RadosPageStore::Stats() {
   StoreStats stats;
   MutexLock lock(mu_);
   for (const auto& [id, layer] : layers_) stats.stored_bytes += layer->KnownBytes();
+  for (const auto& [volume, owner] : owners_) {
+    for (const auto& [id, layer] : owner->layers) stats.stored_bytes += layer->KnownBytes();
+  }
   return stats;
 }
 
@@ -450,7 +719,7 @@ absl::StatusOr<std::unique_ptr<PageStore>> OpenRadosPageStore(absl::string_view 
                                                               const PageStoreOptions& options) {
   absl::StatusOr<std::unique_ptr<RadosClient>> client = RadosClient::Open(location, options);
   if (!client.ok()) return client.status();
-  return RadosPageStore::Open(*std::move(client));
+  return RadosPageStore::Open(location, options, *std::move(client));
 }
 
 }  // namespace faultline

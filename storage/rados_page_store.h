@@ -1,20 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A store in Ceph RADOS: "rados:POOL[/NAMESPACE]". The pool replicates, recovers and scrubs; this
-// lays pages out in it, and sees to it that one process at a time changes them.
+// lays pages out in it. Any number of processes may have it open at the same time.
 //
-//   store            the owner's lock, the epoch, all metadata, and which layers are being deleted
+//   store            all metadata, its version, and which layers are being deleted
+//   w.VOLUME         the lock of the process that writes to a volume, and its epoch
 //   l.LAYER          which extents a layer has: a bitmap for each GiB
 //   d.LAYER.EXTENT   64 neighbouring pages (rados_extent.h)
 //
 // Write     One operation for each extent, all at the same time. Each is atomic, and acknowledged
 //           when it is on the disks of every replica that is up; so whatever Durability asks for, a
 //           write is durable. A new extent is in its layer's bitmap before it is written.
-// Fencing   Opening makes this process the owner, whoever was that before. The lock on `store` is
-//           taken; where another process holds it, its address is blocklisted first, and the OSDs
-//           refuse what it sends from then on, to extents that nobody else has touched, too, and
-//           also after it was stopped for long (until kFenceSeconds have passed). Besides, every
-//           change is conditional on the epoch in its object, which each owner raises.
+// Owner     A volume's writable layer is written by its owner alone, on a connection of its own.
+//           Own() takes the lock; where another process holds it, that one's connection is
+//           blocklisted, and every OSD told so, before the lock is broken. From then on OSDs refuse
+//           what it sends, reads as well, to extents that nobody else has touched, too, and also
+//           after it was stopped for long (until kFenceSeconds have passed). Besides, each of its
+//           changes is conditional on the epoch in its object, which every owner raises.
+// Metadata  A change is conditional on the version that was read, so none overwrites another one.
+//           Whoever takes a volume changes the version once more, so that what the owner before had
+//           in mind to do fails, too.
+// Reading   The owner knows which extents there are; an answer that it gives out of that knowledge
+//           alone is given only after the pool has answered it since. Everybody else asks the pool,
+//           remembers only what is frozen, and asks for the version after it has read (volume.h):
+//           so a read sees all that was acknowledged before it began, by whatever process.
 // In doubt  Operations never time out: while too few replicas are up, they wait. An operation that
 //           timed out would still be carried out later, and could overtake a newer one.
 //
@@ -22,7 +31,8 @@
 // made.
 //
 // What differs from other stores: a Write() of pages in several extents may be applied in part
-// where it fails, or where its process ends before it has returned.
+// where it fails, or where its process ends before it has returned; and a process that is not the
+// owner may see one that is under way in part.
 #ifndef FAULTLINE_STORAGE_RADOS_PAGE_STORE_H_
 #define FAULTLINE_STORAGE_RADOS_PAGE_STORE_H_
 
@@ -35,8 +45,7 @@
 
 namespace faultline {
 
-// `location` is POOL[/NAMESPACE]. Every method of the result fails with UNAVAILABLE once another
-// process has become the owner: for good, it has to be opened again. Errors as OpenPageStore();
+// `location` is POOL[/NAMESPACE]. Errors as OpenPageStore();
 // NOT_FOUND for a pool or configuration that is not there, UNAVAILABLE where the cluster does not
 // answer within half a minute.
 absl::StatusOr<std::unique_ptr<PageStore>> OpenRadosPageStore(absl::string_view location,

@@ -16,6 +16,20 @@ namespace {
 // of one piece, some 40 bytes each while they are written, stay below 3 MiB.
 constexpr PageCount kTrimPiece{uint64_t{1} << 16};
 
+// What is read at once from a store that others change, too, and kept until it is known to be
+// right: 4 MiB.
+constexpr PageCount kSharedPiece{1024};
+
+// How often a call begins anew because another process has changed the volume meanwhile. Each time
+// that one has got something done.
+constexpr int kSharedAttempts = 64;
+
+absl::Status TooManyChanges(absl::string_view volume) {
+  return absl::UnavailableError(absl::StrCat("volume \"", volume,
+                                             "\" is being changed through other servers all the "
+                                             "time; try again"));
+}
+
 // Reads through a stack of layers. What one layer does not hold is looked for in the next, gap by
 // gap, while the layer above is still being read: nothing is copied, and the whole range of the top
 // layer, the only one that can change, is read by one call and so is of one moment.
@@ -90,7 +104,8 @@ absl::Status CheckWithin(const VolumeInfo& info, PageRange range) {
 
 }  // namespace
 
-Volume::Volume(PageStore* store, VolumeInfo info) : store_(store), info_(std::move(info)) {}
+Volume::Volume(PageStore* store, VolumeRecords* records, VolumeInfo info)
+    : store_(store), records_(records), info_(std::move(info)) {}
 
 VolumeInfo Volume::info() const {
   SharedLock lock(mu_);
@@ -121,15 +136,76 @@ absl::Status Volume::CheckWritable() const {
 }
 
 absl::Status Volume::Read(PageRange range, DataVisitor data, ZeroVisitor zero) {
-  SharedLock lock(mu_);
-  if (absl::Status status = CheckExists(); !status.ok()) return status;
-  if (absl::Status status = CheckWithin(info_, range); !status.ok()) return status;
-  return StackReader(*store_, info_.layers, data, zero).Read(range);
+  if (!store_->shared()) {
+    SharedLock lock(mu_);
+    if (absl::Status status = CheckExists(); !status.ok()) return status;
+    if (absl::Status status = CheckWithin(info_, range); !status.ok()) return status;
+    return StackReader(*store_, info_.layers, data, zero).Read(range);
+  }
+  {
+    SharedLock lock(mu_);
+    if (absl::Status status = CheckExists(); !status.ok()) return status;
+    if (absl::Status status = CheckWithin(info_, range); !status.ok()) return status;
+  }
+  while (!range.empty()) {
+    const PageRange piece{range.first, std::min(range.count, kSharedPiece)};
+    if (absl::Status status = ReadShared(piece, data, zero); !status.ok()) return status;
+    range = PageRange::Between(piece.end(), range.end());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Volume::ReadShared(PageRange piece, DataVisitor data, ZeroVisitor zero) {
+  struct Part {
+    PageRange range;
+    std::string encoded;  // empty: zeros
+  };
+  std::vector<Part> parts;
+  std::vector<LayerId> layers;
+  std::string name;
+  for (int attempt = 0; attempt < kSharedAttempts; ++attempt) {
+    parts.clear();
+    bool owned = false;
+    absl::Status status;
+    {
+      SharedLock lock(mu_);
+      if (absl::Status exists = CheckExists(); !exists.ok()) return exists;
+      layers = info_.layers;
+      name = info_.name;
+      const uint64_t before = store_->Ownership(layers.front());
+      status = StackReader(
+                   *store_, layers,
+                   [&](PageIndex page, absl::string_view encoded) {
+                     parts.push_back({PageRange::Single(page), std::string(encoded)});
+                     return absl::OkStatus();
+                   },
+                   [&](PageRange zeros) {
+                     parts.push_back({zeros, {}});
+                     return absl::OkStatus();
+                   })
+                   .Read(piece);
+      owned = before != 0 && store_->Ownership(layers.front()) == before;
+    }
+    if (!status.ok() && !absl::IsAborted(status)) return status;
+    if (!status.ok() || !owned) {
+      const absl::StatusOr<bool> current = records_->IsCurrent(*this, layers);
+      if (!current.ok()) return current.status();
+      if (!status.ok() || !*current) continue;
+    }
+    for (const Part& part : parts) {
+      status = part.encoded.empty() ? zero(part.range) : data(part.range.first, part.encoded);
+      if (!status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+  return TooManyChanges(name);
 }
 
 PageCount Volume::ZerosFrom(PageIndex first, PageCount most) {
   SharedLock lock(mu_);
   if (deleted_) return PageCount(0);
+  const uint64_t before = store_->Ownership(info_.layers.front());
+  if (before == 0) return PageCount(0);  // what others write is not known here
   PageRange zeros{first, PageCount(0)};
   const PageRange look = PageRange{first, most}.Intersect({PageIndex(0), info_.size()});
   // Ends with an error where it finds data, or fails.
@@ -141,7 +217,7 @@ PageCount Volume::ZerosFrom(PageIndex first, PageCount most) {
       })
       .Read(look)
       .IgnoreError();
-  return zeros.count;
+  return store_->Ownership(info_.layers.front()) == before ? zeros.count : PageCount(0);
 }
 
 absl::StatusOr<bool> Volume::HoldsPages() const {
@@ -206,15 +282,43 @@ absl::Status Volume::ApplyInTurn(const VolumeWriter& writer, PageWrites* changes
   return Apply(changes);
 }
 
-absl::Status Volume::Write(const VolumeWriter& writer, const VolumeWrites& writes) {
-  SharedLock lock(mu_);
-  if (absl::Status status = CheckWritable(); !status.ok()) return status;
-  if (writer.epoch == 0 || writer.epoch != info_.epoch) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("volume \"", info_.name, "\": the writer of epoch ", writer.epoch,
-                     " was fenced, the epoch is now ", info_.epoch,
-                     "; open the volume for writing again to become its writer"));
+absl::Status Volume::CheckWriter(const VolumeWriter& writer) const {
+  if (writer.epoch != 0 && writer.epoch == info_.epoch) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("volume \"", info_.name, "\": the writer of epoch ", writer.epoch,
+                   " was fenced, the epoch is now ", info_.epoch,
+                   "; open the volume for writing again to become its writer"));
+}
+
+absl::Status Volume::AsOwner(uint64_t epoch, absl::FunctionRef<absl::Status()> change) {
+  for (int attempt = 0; attempt < kSharedAttempts; ++attempt) {
+    {
+      SharedLock lock(mu_);
+      if (absl::Status status = CheckWritable(); !status.ok()) return status;
+      const LayerId top = info_.layers.front();
+      if (store_->Ownership(top) != 0) {
+        absl::Status status = change();
+        // Lost to another process in the middle: some of it may have been applied.
+        if (!absl::IsAborted(status) || store_->Ownership(top) != 0) return status;
+      }
+    }
+    if (absl::Status status = records_->Own(*this, epoch); !status.ok()) return status;
   }
+  return TooManyChanges(info().name);
+}
+
+absl::Status Volume::Write(const VolumeWriter& writer, const VolumeWrites& writes) {
+  if (writer.epoch == 0) {
+    SharedLock lock(mu_);
+    if (absl::Status status = CheckWritable(); !status.ok()) return status;
+    return CheckWriter(writer);
+  }
+  return AsOwner(writer.epoch,
+                 [&]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return WriteAsOwner(writer, writes); });
+}
+
+absl::Status Volume::WriteAsOwner(const VolumeWriter& writer, const VolumeWrites& writes) {
+  if (absl::Status status = CheckWriter(writer); !status.ok()) return status;
   PageWrites changes;
   changes.puts.reserve(writes.pages.size());
   changes.deletes.reserve(writes.trims.size());
@@ -236,8 +340,10 @@ absl::Status Volume::Write(const VolumeWriter& writer, const VolumeWrites& write
 }
 
 absl::Status Volume::Trim(PageRange range) {
-  SharedLock lock(mu_);
-  if (absl::Status status = CheckWritable(); !status.ok()) return status;
+  return AsOwner(0, [&]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return TrimAsOwner(range); });
+}
+
+absl::Status Volume::TrimAsOwner(PageRange range) {
   if (absl::Status status = CheckWithin(info_, range); !status.ok()) return status;
   const PageCount at_once = info_.layers.size() == 1 ? range.count : kTrimPiece;
   while (!range.empty()) {

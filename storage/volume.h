@@ -82,14 +82,37 @@ struct VolumeTraffic {
   std::atomic<uint64_t> pages_written = 0;  // trimmed ones included
 };
 
+class Volume;
+
+// What a volume asks of the catalog that keeps its record, where other processes may change that
+// (PageStore::shared()). Thread-safe.
+class VolumeRecords {
+ public:
+  virtual ~VolumeRecords() = default;
+  // Makes this process the owner of `volume`, and its record that of now; unless `epoch` is not 0,
+  // and the volume's is another one. NOT_FOUND where it was deleted.
+  virtual absl::Status Own(Volume& volume, uint64_t epoch) = 0;
+  // Whether `layers` are those of `volume`, by the record as it is stored. Where they are not, the
+  // volume has the new ones after this.
+  virtual absl::StatusOr<bool> IsCurrent(const Volume& volume,
+                                         const std::vector<LayerId>& layers) = 0;
+};
+
+// Several processes may serve a volume out of one store (PageStore::shared()): one at a time owns
+// it, and changes it; whichever is asked to change it becomes the owner. A read through any of them
+// sees all that was acknowledged by any of them before it began. The owner reads as it does alone.
+// Another one reads piece by piece, and hands a piece out once it has seen that the layers that it
+// came from are those of the volume still: each page is then of a moment during the read, and
+// whole, but not all need be of the same one.
+//
 // Thread-safe. A Volume may outlive its deletion; every call then says NOT_FOUND.
 class Volume {
  public:
   using DataVisitor = absl::FunctionRef<absl::Status(PageIndex, absl::string_view encoded)>;
   using ZeroVisitor = absl::FunctionRef<absl::Status(PageRange)>;
 
-  // Made by VolumeCatalog. `store` is borrowed and must outlive the volume.
-  Volume(PageStore* store, VolumeInfo info);
+  // Made by VolumeCatalog. `store` and `records` are borrowed and must outlive the volume.
+  Volume(PageStore* store, VolumeRecords* records, VolumeInfo info);
   Volume(const Volume&) = delete;
   Volume& operator=(const Volume&) = delete;
 
@@ -140,7 +163,18 @@ class Volume {
   absl::Status ApplyInTurn(const VolumeWriter& writer, PageWrites* changes)
       ABSL_SHARED_LOCKS_REQUIRED(mu_) ABSL_LOCKS_EXCLUDED(turn_mu_);
 
+  // One piece of a read, out of a store that others change, too.
+  absl::Status ReadShared(PageRange piece, DataVisitor data, ZeroVisitor zero);
+  absl::Status CheckWriter(const VolumeWriter& writer) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // Calls `change` with mu_ held shared while this process is the owner, and has it become that.
+  absl::Status AsOwner(uint64_t epoch, absl::FunctionRef<absl::Status()> change)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status WriteAsOwner(const VolumeWriter& writer, const VolumeWrites& writes)
+      ABSL_SHARED_LOCKS_REQUIRED(mu_) ABSL_LOCKS_EXCLUDED(turn_mu_);
+  absl::Status TrimAsOwner(PageRange range) ABSL_SHARED_LOCKS_REQUIRED(mu_);
+
   PageStore* const store_;
+  VolumeRecords* const records_;
   VolumeTraffic traffic_;
 
   // Held shared by everything that reads or writes pages, exclusively by what changes the layers or

@@ -12,6 +12,15 @@
 // A layer that has a "layer/" key but is named by no record is garbage of a crash: Open() deletes
 // it.
 //
+// Where the store is shared (PageStore::shared()), several catalogs in several processes have it
+// open. Then each change begins with a look at the metadata, is conditional on its being as it was
+// found, and is tried again where another process was first. What changes a volume's layers or its
+// epoch is done by the volume's owner; who becomes that changes the metadata's version, so that
+// what the owner before was about to write fails. Whoever looks a volume up by its name sees what
+// was changed before; of roles every process learns within kRefreshEvery.
+// A layer that is being filled and that no record names yet has the time of its making for a value;
+// it counts as garbage after kPendingFor, and then whoever fills it cannot put it to use.
+//
 // A record also names the layer of the volume's working set (working_set_layer.h), where there is
 // one. A snapshot or clone names the same layer at first; whoever then adds to its set gets a layer
 // of its own.
@@ -21,14 +30,18 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 #include <absl/strings/string_view.h>
+#include <absl/time/time.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "proto/mutex.h"
@@ -46,8 +59,12 @@ inline constexpr size_t kMaxLayers = 256;
 // snapshots between them were deleted.
 inline constexpr size_t kFoldLayers = 64;
 
+// See above, of a store that is shared.
+inline constexpr auto kRefreshEvery = std::chrono::seconds(1);
+inline constexpr absl::Duration kPendingFor = absl::Hours(24);
+
 // Thread-safe.
-class VolumeCatalog {
+class VolumeCatalog final : private VolumeRecords {
  public:
   // An import under way: a layer is loaded aside and becomes the volume's content in Commit().
   // Destroyed before that, it leaves the volume as it was. Not thread-safe. Must not outlive the
@@ -77,7 +94,7 @@ class VolumeCatalog {
   // Reads the catalog of `store`, which it takes, and clears away what a crash left. DATA_LOSS
   // where the metadata is damaged.
   static absl::StatusOr<std::unique_ptr<VolumeCatalog>> Open(std::unique_ptr<PageStore> store);
-  ~VolumeCatalog();
+  ~VolumeCatalog() override;
 
   // All of these: NOT_FOUND and ALREADY_EXISTS for names, INVALID_ARGUMENT for a bad name or size,
   // FAILED_PRECONDITION for a change to a read-only store and for what the kind of volume does not
@@ -88,9 +105,9 @@ class VolumeCatalog {
   // volume that is meant: NOT_FOUND where the name has come to another one since it was looked up.
   absl::StatusOr<VolumeInfo> Create(absl::string_view name, uint64_t size_bytes,
                                     Durability durability, absl::string_view owner = {});
-  std::vector<VolumeInfo> List() const;  // ordered by name
-  absl::StatusOr<std::shared_ptr<Volume>> Find(absl::string_view name) const;
-  absl::StatusOr<std::shared_ptr<Volume>> FindById(uint64_t id) const;
+  std::vector<VolumeInfo> List();  // ordered by name
+  absl::StatusOr<std::shared_ptr<Volume>> Find(absl::string_view name);
+  absl::StatusOr<std::shared_ptr<Volume>> FindById(uint64_t id);
   absl::StatusOr<VolumeInfo> Snapshot(absl::string_view volume, absl::string_view snapshot,
                                       absl::string_view owner = {}, uint64_t only_id = 0);
   absl::StatusOr<VolumeInfo> Clone(absl::string_view snapshot, absl::string_view volume,
@@ -121,7 +138,7 @@ class VolumeCatalog {
   // none was recorded; or where what is stored is damaged, which is logged once. One that is
   // cleared meanwhile may be given in part. NOT_FOUND; FAILED_PRECONDITION for a volume that is too
   // large to have one.
-  absl::StatusOr<WorkingSet> GetWorkingSet(uint64_t volume_id) const;
+  absl::StatusOr<WorkingSet> GetWorkingSet(uint64_t volume_id);
   // Adds `pages` to it, behind those that it has, all of them or none; returns how many it has
   // then. A snapshot has a working set like any volume: that does not change its content.
   // INVALID_ARGUMENT where `pages` are of a volume of another size; RESOURCE_EXHAUSTED where it
@@ -132,7 +149,7 @@ class VolumeCatalog {
   // What the volume's layers take together, in bytes, without its working set; approximate.
   absl::StatusOr<uint64_t> StoredBytes(const VolumeInfo& info) const;
   // The same of all that `owner` owns; what volumes share counts once.
-  absl::StatusOr<uint64_t> StoredBytesOf(absl::string_view owner) const;
+  absl::StatusOr<uint64_t> StoredBytesOf(absl::string_view owner);
 
   PageStore& store() { return *store_; }
 
@@ -141,18 +158,83 @@ class VolumeCatalog {
 
   explicit VolumeCatalog(std::unique_ptr<PageStore> store);
 
+  // All that the metadata says.
+  struct Content {
+    std::map<uint64_t, VolumeInfo> volumes;  // by id
+    std::map<LayerId, std::string> layers;   // and the value of each one's key
+    std::map<LayerId, int> users;
+    uint64_t next_id = 1;
+  };
+  absl::StatusOr<Content> ReadContent();
+  static absl::Status CheckContent(const Content& content);
   absl::Status Load() ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
-  // `known` are the layers that have a key.
-  absl::Status LoadRecord(absl::string_view name, absl::string_view bytes,
-                          const std::set<LayerId>& known) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  void Adopt(const Content& content) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  void AdoptVolume(Volume* volume, const VolumeInfo& info)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  // Loads anew what others have changed.
+  absl::Status Refresh() ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  // The same for who only looks.
+  absl::Status RefreshToLook() ABSL_LOCKS_EXCLUDED(change_mu_);
+  // Whether everything is as the metadata says, so that nothing need be loaded.
+  absl::StatusOr<bool> IsFresh();
+  void RefreshLoop();
+  // Has this process own `volume`, with its record as it is from here on.
+  absl::Status OwnVolume(Volume& volume) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  // Has this process, which owns the volume of the record `before`, own these layers of it. It is
+  // the owner no more where that fails.
+  absl::Status KeepOwning(const VolumeInfo& before, std::span<const LayerId> layers);
+  bool Owns(const Volume& volume);
+  // Tells the store which layers of `info` do not change.
+  void NoteLayers(const VolumeInfo& info);
+  absl::Status Own(Volume& volume, uint64_t epoch) override;
+  absl::StatusOr<bool> IsCurrent(const Volume& volume, const std::vector<LayerId>& layers) override;
+
+  // Calls `change` until no other process was first.
+  template <typename Change>
+  static auto Retry(Change change) {
+    for (int attempt = 1;; ++attempt) {
+      auto result = change();
+      if (!absl::IsAborted(StatusOf(result)) || attempt == kChangeAttempts) return result;
+    }
+  }
+  static const absl::Status& StatusOf(const absl::Status& status) { return status; }
+  template <typename T>
+  static const absl::Status& StatusOf(const absl::StatusOr<T>& result) {
+    return result.status();
+  }
+  static constexpr int kChangeAttempts = 100;
+
+  // Each of these is one attempt: ABORTED where another process has changed the metadata meanwhile.
+  absl::StatusOr<VolumeInfo> TryCreate(const VolumeInfo& wanted);
+  absl::StatusOr<VolumeInfo> TrySnapshot(absl::string_view volume, absl::string_view snapshot,
+                                         absl::string_view owner, uint64_t only_id);
+  absl::StatusOr<VolumeInfo> TryClone(absl::string_view snapshot, absl::string_view volume,
+                                      absl::string_view owner, uint64_t only_id);
+  absl::Status TryDelete(absl::string_view name, uint64_t only_id);
+  absl::StatusOr<VolumeInfo> TryTakeEpoch(absl::string_view name, uint64_t only_id,
+                                          const EpochClaim& claim);
+  absl::StatusOr<VolumeInfo> TrySetRole(absl::string_view name, absl::string_view identity,
+                                        VolumeRole role, uint64_t only_id);
+  absl::StatusOr<std::unique_ptr<Import>> TryStartImport(absl::string_view name,
+                                                         const ImportOptions& options);
+  absl::StatusOr<VolumeInfo> TryCommitImport(const ImportIntoLayer& import);
+  absl::StatusOr<VolumeInfo> ReplaceContent(const ImportIntoLayer& import, Volume& target)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  absl::StatusOr<PageCount> TryMergeWorkingSet(uint64_t volume_id, const WorkingSet& pages);
+  absl::Status TryClearWorkingSet(absl::string_view name, uint64_t only_id);
+
   void ServeRawImage(const RawImage& image) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
 
   // As Find(), but NOT_FOUND for any other volume than that with this id, unless it is 0.
   absl::StatusOr<std::shared_ptr<Volume>> FindOnly(absl::string_view name, uint64_t only_id) const;
-  uint64_t LargestVolumeId() const;  // 0 where there is none
+  // As Find() and FindById(), of those that are known.
+  absl::StatusOr<std::shared_ptr<Volume>> FindKnown(absl::string_view name) const;
+  absl::StatusOr<std::shared_ptr<Volume>> FindKnownById(uint64_t id) const;
   absl::Status CheckChange(absl::string_view name) const;
   absl::Status CheckNameIsFree(absl::string_view name) const;
   uint64_t NewId() ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_) { return next_id_++; }
+  // Of a layer that no record names yet.
+  MetaChange PendingChange(LayerId layer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
   MetaChange NextIdChange() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
 
   // Makes a volume whose record is durable known, and forgets one.
@@ -165,6 +247,7 @@ class VolumeCatalog {
   absl::Status FoldLayers(Volume* volume) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
   // All pages of `from`, of a volume of `size`, to `to`; not durable yet.
   absl::Status CopyPages(LayerId from, LayerId to, PageCount size);
+  absl::Status DeleteGarbage(LayerId layer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
   // Deletes all garbage that can be deleted now; what cannot is tried again with the next change.
   void CollectGarbage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
 
@@ -180,7 +263,6 @@ class VolumeCatalog {
 
   static absl::Status CheckImportTarget(const Volume& target, const ImportOptions& options)
       ABSL_SHARED_LOCKS_REQUIRED(target.mu_);
-  absl::StatusOr<VolumeInfo> CommitImport(const ImportIntoLayer& import);
 
   const std::unique_ptr<PageStore> store_;
   std::atomic<uint64_t> access_version_{0};
@@ -190,12 +272,20 @@ class VolumeCatalog {
   Mutex change_mu_;
   std::map<LayerId, int> layer_users_ ABSL_GUARDED_BY(change_mu_);  // records that name the layer
   std::vector<LayerId> garbage_ ABSL_GUARDED_BY(change_mu_);  // to be deleted; no record names it
+  std::set<LayerId> pending_ ABSL_GUARDED_BY(change_mu_);     // of a shared store; see above
   uint64_t next_id_ ABSL_GUARDED_BY(change_mu_) = 1;
+  // Odd from when the metadata is read until all of it is known; for ever where that fails.
+  std::atomic<uint64_t> loads_ = 1;
 
   mutable Mutex mu_;
   std::map<std::string, std::shared_ptr<Volume>, std::less<>> volumes_ ABSL_GUARDED_BY(mu_);
   std::map<uint64_t, std::shared_ptr<Volume>> by_id_ ABSL_GUARDED_BY(mu_);
   mutable std::set<LayerId> damage_logged_ ABSL_GUARDED_BY(mu_);  // of layers of working sets
+
+  Mutex stop_mu_;
+  CondVar stop_changed_;
+  bool stopping_ ABSL_GUARDED_BY(stop_mu_) = false;
+  std::thread refresh_thread_;  // of a shared store; last: it uses all of the above
 };
 
 }  // namespace faultline

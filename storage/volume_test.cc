@@ -43,7 +43,7 @@ class VolumeTest : public testing::Test {
     info.size_bytes = 100 * kPageSize - 10;
     info.layers = std::move(layers);
     info.epoch = 4;
-    return std::make_unique<Volume>(store_.get(), info);
+    return std::make_unique<Volume>(store_.get(), nullptr, info);
   }
   std::unique_ptr<Volume> MakeStack() { return MakeVolume({LayerId(3), LayerId(2), LayerId(1)}); }
 
@@ -205,7 +205,7 @@ class StandingPageStore final : public ForwardingPageStore {
 TEST_F(VolumeTest, TheFirstWriteOfAGenerationWaitsForLowerOnesAndReadsDoNot) {
   StandingPageStore store(std::shared_ptr<PageStore>(store_.get(), [](PageStore*) {}));
   VolumeInfo info = MakeStack()->info();
-  Volume volume(&store, info);
+  Volume volume(&store, nullptr, info);
   std::thread old([&] { ASSERT_STATUS_OK(WriteVolume(volume, VolumeWriter{4, 0}, {{20, 1}})); });
   store.WaitUntilItStands();
   std::atomic<bool> written = false;
@@ -288,7 +288,7 @@ TEST_F(VolumeTest, EveryFlippedBitIsNoticed) {
   info.name = "disk";
   info.size_bytes = 100 * kPageSize;
   info.layers = {LayerId(1)};
-  Volume volume(&store, info);
+  Volume volume(&store, nullptr, info);
   for (int round = 0; round < 20; ++round) {
     for (uint64_t page = 0; page < 100; ++page) {
       EXPECT_TRUE(FailsWith(ReadVolume(volume, Pages(page, 1)), StatusCode::kDataLoss,
