@@ -74,8 +74,8 @@ void AddFlags(CLI::App& app, Flags* flags) {
           "several times");
   add.Add("--store", &server.store, "STORE",
           "Where the pages are: rocksdb:DIR, memory: (lost at exit), file:PATH (a raw image, "
-          "served read-only) or rados:POOL[/NAMESPACE] (a Ceph cluster, of whose namespace this "
-          "server becomes the owner)");
+          "served read-only) or rados:POOL[/NAMESPACE] (a Ceph cluster; any number of servers may "
+          "have one namespace)");
   add.AddBytes("--store-memory", &flags->store.memory_bytes,
                "Memory of the store for its cache and for writes under way, such as 1GiB");
   add.AddDuration(

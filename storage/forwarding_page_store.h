@@ -46,6 +46,7 @@ class ForwardingPageStore : public PageStore {
   }
   uint64_t Ownership(LayerId layer) override { return store_->Ownership(layer); }
   void Disown(uint64_t volume) override { store_->Disown(volume); }
+  void ForgetVolume(uint64_t volume) override { store_->ForgetVolume(volume); }
   void NoteLayers(std::span<const LayerId> layers, bool frozen) override {
     store_->NoteLayers(layers, frozen);
   }

@@ -145,6 +145,8 @@ class PageStore {
   virtual uint64_t Ownership(LayerId) { return 1; }
   // Gives a volume up, so that who owns it next need not fence this process.
   virtual void Disown(uint64_t /*volume*/) {}
+  // The same of one that was deleted: nothing is kept for its next owner.
+  virtual void ForgetVolume(uint64_t /*volume*/) {}
   // Says that these do not change any more, or not any more than they did: what was known of them
   // is forgotten, and what is read now may be remembered where it is `frozen`.
   virtual void NoteLayers(std::span<const LayerId> /*layers*/, bool /*frozen*/) {}

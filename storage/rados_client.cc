@@ -26,8 +26,10 @@ constexpr char kEpoch[] = "epoch";
 // Each is up to 260 KiB large, and an OSD works on few at a time anyway.
 constexpr size_t kUnderWayMax = 32;
 
-// Others may become the owner at the same time; each round, one of them does.
+// Others may become the owner at the same time; each round, one of them does. The epoch is raised
+// by those of other volumes, too.
 constexpr int kTakeOverAttempts = 16;
+constexpr int kEpochAttempts = 1000;
 
 // To find one object in each placement group, far more than chance takes.
 constexpr uint64_t kNamesForEachGroup = 100;
@@ -223,21 +225,46 @@ absl::StatusOr<uint64_t> RadosClient::ReadEpoch(const std::string& object) {
 }
 
 absl::Status RadosClient::RaiseEpoch() {
-  const absl::StatusOr<uint64_t> before = ReadEpoch(lock_);
-  if (!before.ok()) return before.status();
-  // Objects that were written when a namespace had one owner have an epoch of that one.
-  const absl::StatusOr<uint64_t> of_store = ReadEpoch(kRadosStoreObject);
-  if (!of_store.ok()) return of_store.status();
-  epoch_ = std::max(*before, *of_store) + 1;
-  return Apply("raising the epoch", RadosChange{lock_, [](auto*) {}});
+  // One count for the whole namespace: a layer may come to another volume, whose owner's epoch must
+  // then be larger than those in its objects.
+  int result = 0;
+  for (int attempt = 0; attempt < kEpochAttempts; ++attempt) {
+    const absl::StatusOr<uint64_t> last = ReadEpoch(kRadosStoreObject);
+    if (!last.ok()) return last.status();
+    librados::ObjectWriteOperation op;
+    op.cmpxattr(kEpoch, LIBRADOS_CMPXATTR_OP_EQ, *last);
+    op.setxattr(kEpoch, Bytes(absl::StrCat(*last + 1)));
+    result = io_.operate(kRadosStoreObject, &op, librados::OPERATION_FULL_FORCE);
+    if (result == 0) {
+      epoch_ = *last + 1;
+      RadosChange change{.object = lock_, .fill = [](auto*) {}, .frees = true};
+      return Apply("raising the epoch", change);
+    }
+    if (result != -ECANCELED) break;  // another one was first
+  }
+  return result == -ECANCELED
+             ? absl::UnavailableError(absl::StrCat("the store rados:", location_,
+                                                   ": too many become owners at once; try again"))
+             : Failed("raising the epoch", result);
 }
 
 absl::Status RadosClient::CheckOwner() {
   librados::bufferlist epoch;
   const int read = io_.getxattr(lock_, kEpoch, epoch);
-  if (read < 0) return Failed("asking for the owner", read);
-  return epoch.to_str() == absl::StrCat(epoch_) ? absl::OkStatus()
-                                                : Failed("asking for the owner", -ESHUTDOWN);
+  // It goes with its volume.
+  const bool gone = read == -ENOENT || read == -ENODATA;
+  if (read < 0 && !gone) return Failed("asking for the owner", read);
+  return !gone && epoch.to_str() == absl::StrCat(epoch_)
+             ? absl::OkStatus()
+             : Failed("asking for the owner", -ESHUTDOWN);
+}
+
+absl::Status RadosClient::RemoveLock() {
+  RadosChange change{.object = lock_,
+                     .fill = [](auto* op) { op->remove(); },
+                     .absent = RadosChange::Absent::kLeave,
+                     .frees = true};
+  return Apply("removing the owner's lock", change);
 }
 
 void RadosClient::Submit(const RadosChange& change, RadosBatch* batch, int* result) {
@@ -288,6 +315,12 @@ absl::Status RadosClient::Failed(absl::string_view doing, int result) {
   const std::string what = absl::StrCat("the store rados:", location_, ": ", doing, ": ");
   switch (result) {
     case -ESHUTDOWN:
+      // A connection that owns nothing is fenced by nobody but a person.
+      if (!owner()) {
+        return absl::UnavailableError(
+            absl::StrCat(what, "this process is in the cluster's blocklist; restart it"));
+      }
+      [[fallthrough]];
     case -ECANCELED:
       if (owner()) fenced_ = true;
       return absl::AbortedError(absl::StrCat(what, "another process has taken it over"));

@@ -69,6 +69,8 @@ class RadosClient {
   uint64_t epoch() const { return epoch_; }
   // Whether this is the owner still; ABORTED where it is not.
   absl::Status CheckOwner();
+  // Removes the lock's object, as what it stands for is gone; unless this is the owner no more.
+  absl::Status RemoveLock();
   // Fences whoever is the owner of `lock`, and has nobody be it.
   absl::Status FenceOwner(const std::string& lock);
 
@@ -100,7 +102,7 @@ class RadosClient {
   std::string pool_;
   std::string lock_;  // the object; empty where this is no owner
   std::string cookie_;
-  uint64_t epoch_ = 0;                // of an owner; larger than that of any before
+  uint64_t epoch_ = 0;                // of an owner; larger than that of any before, of anything
   std::atomic<bool> fenced_ = false;  // known to be
 };
 

@@ -28,6 +28,7 @@
 #include "storage/rados_client.h"
 #include "storage/rados_extent.h"
 #include "storage/rados_layer.h"
+#include "storage/rados_write.h"
 
 namespace faultline {
 namespace {
@@ -50,106 +51,6 @@ constexpr absl::string_view kFormatKey = "m.format.several-servers";
 
 std::string DeletingKey(LayerId layer) {
   return absl::StrFormat("%s%x", kDeletingPrefix, layer.raw());
-}
-
-// Locks of extents, so that a call that reads several sees all of a write or nothing. An operation
-// on one extent is atomic by itself. Several extents share a lock.
-class ExtentLocks {
- public:
-  enum class Side : uint8_t { kShared, kExclusive };
-
-  static constexpr size_t kLocks = 1024;
-  using Table = std::array<SharedMutex, kLocks>;
-
-  // In ascending order, so that nobody waits in a circle.
-  template <typename Extents>
-  ExtentLocks(Table* table, Side side, LayerId layer,
-              const Extents& extents) ABSL_NO_THREAD_SAFETY_ANALYSIS : table_(table),
-                                                                       side_(side) {
-    for (const ExtentIndex extent : extents) held_.insert(IndexOf(layer, extent));
-    Lock();
-  }
-  // Those from `first` to `last`, both included.
-  ExtentLocks(Table* table, Side side, LayerId layer, ExtentIndex first,
-              ExtentIndex last) ABSL_NO_THREAD_SAFETY_ANALYSIS : table_(table),
-                                                                 side_(side) {
-    for (size_t i = 0; i <= std::min<uint64_t>(last - first, kLocks - 1); ++i) {
-      held_.insert(IndexOf(layer, first + i));
-    }
-    Lock();
-  }
-  ~ExtentLocks() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    for (const size_t i : held_) {
-      side_ == Side::kShared ? (*table_)[i].UnlockShared() : (*table_)[i].Unlock();
-    }
-  }
-  ExtentLocks(const ExtentLocks&) = delete;
-  ExtentLocks& operator=(const ExtentLocks&) = delete;
-
- private:
-  // Neighbours have different ones.
-  static size_t IndexOf(LayerId layer, ExtentIndex extent) {
-    return (layer.raw() * 40503 + extent) % kLocks;
-  }
-  void Lock() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    for (const size_t i : held_) {
-      side_ == Side::kShared ? (*table_)[i].LockShared() : (*table_)[i].Lock();
-    }
-  }
-
-  Table* const table_;
-  const Side side_;
-  std::set<size_t> held_;
-};
-
-// What a write does to one extent.
-struct ExtentChange {
-  std::vector<PageRange> deletes;
-  std::vector<const PageWrites::Put*> puts;  // ascending
-
-  bool deletes_all() const {
-    return std::any_of(deletes.begin(), deletes.end(),
-                       [](PageRange range) { return range.count == PageCount(kExtentPages); });
-  }
-};
-using WritePlan = std::map<ExtentIndex, ExtentChange>;
-
-absl::StatusOr<WritePlan> PlanWrite(const RadosLayer& layer, const PageWrites& writes) {
-  WritePlan plan;
-  for (const PageWrites::Put& put : writes.puts) {
-    if (absl::Status status = CheckEncodedSize(put.page, put.encoded); !status.ok()) return status;
-    plan[ExtentOf(put.page)].puts.push_back(&put);
-  }
-  for (auto& [extent, change] : plan) {
-    std::sort(change.puts.begin(), change.puts.end(),
-              [](const auto* a, const auto* b) { return a->page < b->page; });
-  }
-  for (const PageRange range : writes.deletes) {
-    if (range.empty()) continue;
-    const ExtentIndex last = ExtentOf(PageIndex(range.end().raw() - 1));
-    for (const ExtentIndex extent : layer.Find(ExtentOf(range.first), last, ~size_t{0})) {
-      plan[extent].deletes.push_back(range.Intersect(PagesOf(extent)));
-    }
-  }
-  return plan;
-}
-
-// The operation for one extent of the plan.
-RadosChange ChangeOf(LayerId layer, ExtentIndex extent, const ExtentChange& change, bool is_there) {
-  RadosChange result;
-  result.object = ExtentObject(layer, extent);
-  result.expected = is_there;
-  result.frees = change.puts.empty();
-  result.absent = change.puts.empty() ? RadosChange::Absent::kLeave : RadosChange::Absent::kMake;
-  if (change.puts.empty() && change.deletes_all()) {
-    result.fill = [](auto* op) { op->remove(); };
-  } else {
-    result.fill = [&change](auto* op) {
-      for (const PageRange range : change.deletes) ClearPages(range, op);
-      PutPages(change.puts, op);
-    };
-  }
-  return result;
 }
 
 // What owns one volume's layers: a connection of its own, so that it can be fenced by itself.
@@ -185,6 +86,7 @@ class RadosPageStore final : public PageStore {
   absl::Status Own(uint64_t volume, std::span<const LayerId> layers) override;
   uint64_t Ownership(LayerId layer) override;
   void Disown(uint64_t volume) override;
+  void ForgetVolume(uint64_t volume) override;
   void NoteLayers(std::span<const LayerId> layers, bool frozen) override;
   StoreStats Stats() override;
 
@@ -200,6 +102,7 @@ class RadosPageStore final : public PageStore {
   absl::StatusOr<FoundLayer> FindToRead(LayerId id, ExtentIndex first, ExtentIndex last);
   // Forgets an owner that has been fenced, where `status` says that.
   absl::Status Check(const FoundLayer& found, absl::Status status);
+  std::shared_ptr<Owner> FindOwner(uint64_t volume);  // or null
   void Lose(const std::shared_ptr<Owner>& owner);
   void ForgetLayers(const std::shared_ptr<Owner>& owner) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<std::shared_ptr<Owner>> TakeOwner(uint64_t volume);
@@ -363,11 +266,7 @@ absl::Status RadosPageStore::Check(const FoundLayer& found, absl::Status status)
 }
 
 absl::StatusOr<std::shared_ptr<Owner>> RadosPageStore::TakeOwner(uint64_t volume) {
-  std::shared_ptr<Owner> owner;
-  {
-    MutexLock lock(mu_);
-    if (const auto found = owners_.find(volume); found != owners_.end()) owner = found->second;
-  }
+  std::shared_ptr<Owner> owner = FindOwner(volume);
   if (owner != nullptr) {
     const absl::Status status = owner->client->CheckOwner();
     if (status.ok()) return owner;
@@ -418,14 +317,22 @@ uint64_t RadosPageStore::Ownership(LayerId layer) {
   return owner == owner_of_.end() ? 0 : owner->second->client->epoch();
 }
 
+std::shared_ptr<Owner> RadosPageStore::FindOwner(uint64_t volume) {
+  MutexLock lock(mu_);
+  const auto found = owners_.find(volume);
+  return found == owners_.end() ? nullptr : found->second;
+}
+
 void RadosPageStore::Disown(uint64_t volume) {
-  std::shared_ptr<Owner> owner;  // gives its lock up when the last call that uses it has ended
-  {
-    MutexLock lock(mu_);
-    const auto found = owners_.find(volume);
-    if (found == owners_.end()) return;
-    owner = found->second;
-  }
+  // Gives its lock up when the last call that uses it has ended.
+  if (const std::shared_ptr<Owner> owner = FindOwner(volume); owner != nullptr) Lose(owner);
+}
+
+void RadosPageStore::ForgetVolume(uint64_t volume) {
+  const std::shared_ptr<Owner> owner = FindOwner(volume);
+  if (owner == nullptr) return;
+  // Where this fails, an empty object is left.
+  owner->client->RemoveLock().IgnoreError();
   Lose(owner);
 }
 
@@ -611,11 +518,13 @@ absl::Status RadosPageStore::Reclaim(LayerId id) {
 }
 
 absl::StatusOr<uint64_t> RadosPageStore::StoredBytes(LayerId id) {
-  const absl::StatusOr<FoundLayer> found = FindToRead(id, 0, ~ExtentIndex{0});
-  if (!found.ok()) return found.status();
-  const absl::StatusOr<uint64_t> bytes = found->layer->StoredBytes();
-  if (!bytes.ok()) return Check(*found, bytes.status());
-  return bytes;
+  while (true) {
+    const absl::StatusOr<FoundLayer> found = FindToRead(id, 0, ~ExtentIndex{0});
+    if (!found.ok()) return found.status();
+    const absl::StatusOr<uint64_t> bytes = found->layer->StoredBytes();
+    // Whoever owns it: that is asked for once more without being that.
+    if (!absl::IsAborted(Check(*found, bytes.status()))) return bytes;
+  }
 }
 
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>> RadosPageStore::ReadKeys(

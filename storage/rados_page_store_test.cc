@@ -3,17 +3,13 @@
 // The conformance tests on RADOS, and what is special in that store while nothing fails.
 #include "storage/rados_page_store.h"
 
-#include <absl/strings/match.h>
-#include <absl/strings/strip.h>
-
 #include <filesystem>
 #include <set>
 
 #include "storage/page_store_conformance.h"
+#include "storage/rados_objects.h"
 #include "storage/rados_testing.h"
 #include "storage/volume_catalog.h"
-
-#include <rados/librados.hpp>
 
 namespace faultline {
 namespace {
@@ -25,23 +21,6 @@ const StoreKind kKinds[] = {{"rados", true, true, [](const std::string& dir) {
                              }}};
 INSTANTIATE_TEST_SUITE_P(Rados, PageStoreTest, testing::ValuesIn(kKinds), StoreKindName);
 INSTANTIATE_TEST_SUITE_P(Rados, WritablePageStoreTest, testing::ValuesIn(kKinds), StoreKindName);
-
-// What RADOS itself has in the namespace of `location`.
-std::set<std::string> ObjectsOf(absl::string_view location) {
-  absl::ConsumePrefix(&location, "rados:pages/");
-  librados::Rados cluster;
-  librados::IoCtx io;
-  std::set<std::string> objects;
-  EXPECT_EQ(cluster.init("admin"), 0);
-  EXPECT_EQ(cluster.conf_read_file(RadosOptions().rados_conf.c_str()), 0);
-  EXPECT_EQ(cluster.connect(), 0);
-  EXPECT_EQ(cluster.ioctx_create("pages", io), 0);
-  io.set_namespace(std::string(location));
-  for (auto object = io.nobjects_begin(); object != io.nobjects_end(); ++object) {
-    objects.insert(object->get_oid());
-  }
-  return objects;
-}
 
 // Deleting goes on in the background.
 testing::AssertionResult OnlyTheStoreIsLeft(const std::string& location) {

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Several catalogs, as of several servers, on one namespace.
-#include <atomic>
+#include <absl/strings/str_format.h>
+
+#include <functional>
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "storage/forwarding_page_store.h"
+#include "storage/rados_objects.h"
 #include "storage/rados_testing.h"
 #include "storage/volume_catalog.h"
 
@@ -107,6 +112,76 @@ TEST_F(RadosServers, AVolumeThatIsDeletedThroughOneIsGoneInTheOther) {
                     [](PageRange) { return absl::OkStatus(); }),
                 absl::StatusCode::kNotFound, "deleted"));
   EXPECT_TRUE(b_->List().empty());
+}
+
+TEST_F(RadosServers, ADeletedVolumeLeavesNoLock) {
+  ASSERT_STATUS_OK(a_->Create("v", 1 << 24, Durability::kSync));
+  ASSERT_STATUS_OK(a_->TakeEpoch("v"));
+  ASSERT_STATUS_OK(b_->Delete("v"));
+  for (const std::string& object : ObjectsOf(location_))
+    EXPECT_EQ(object.rfind("w.", 0), ~size_t{0});
+}
+
+// As one that is folded into a clone's, after the volume that it was written for was deleted.
+TEST_F(RadosServers, ALayerMayComeToAVolumeThatHasHadFewerOwners) {
+  const LayerId layer[] = {LayerId(1000)};
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_STATUS_OK(a_->store().Own(7, layer));
+    ASSERT_STATUS_OK(WriteLayer(a_->store(), layer[0], {{0, 1}}));
+    ASSERT_STATUS_OK(b_->store().Own(7, layer));
+    ASSERT_STATUS_OK(WriteLayer(b_->store(), layer[0], {{0, 2}}));
+  }
+  b_->store().Disown(7);
+  ASSERT_STATUS_OK(a_->store().Own(8, layer));
+  ASSERT_STATUS_OK(WriteLayer(a_->store(), layer[0], {{0, 3}}));
+}
+
+// Calls a function when a layer is read for the first time.
+class InterruptedPageStore final : public ForwardingPageStore {
+ public:
+  using ForwardingPageStore::ForwardingPageStore;
+  absl::Status Read(LayerId layer, PageRange range, Visitor visit) override {
+    if (layer == layer_) std::exchange(interrupt_, [] {})();
+    return ForwardingPageStore::Read(layer, range, visit);
+  }
+  void InterruptReadOf(LayerId layer, std::function<void()> interrupt) {
+    layer_ = layer;
+    interrupt_ = std::move(interrupt);
+  }
+
+ private:
+  LayerId layer_;
+  std::function<void()> interrupt_ = [] {};
+};
+
+TEST_F(RadosServers, AnOwnerThatIsReplacedInTheMiddleOfAReadDoesNotTakeADeletedLayerForZeros) {
+  auto opened =
+      std::make_unique<InterruptedPageStore>(std::shared_ptr<PageStore>(OpenRados(location_)));
+  InterruptedPageStore& store = *opened;
+  const auto catalog = *VolumeCatalog::Open(std::move(opened));
+  ASSERT_STATUS_OK(catalog->Create("v", 1 << 24, Durability::kSync));
+  const auto epoch = catalog->TakeEpoch("v");
+  ASSERT_STATUS_OK(epoch);
+  ASSERT_STATUS_OK(WriteVolume(*Find(*catalog, "v"), epoch->epoch, {{5, 1}}));
+  ASSERT_STATUS_OK(catalog->Snapshot("v", "s"));
+  ASSERT_STATUS_OK(catalog->Delete("s"));
+  ASSERT_STATUS_OK(WriteVolume(*Find(*catalog, "v"), epoch->epoch, {{100, 1}}));
+  const LayerId below = Find(*catalog, "v")->info().layers.at(1);
+  EXPECT_EQ(VersionOf(*Find(*catalog, "v"), 5, 9), 1u);
+
+  bool replaced = false;
+  store.InterruptReadOf(below, [&] {
+    auto import = b_->StartImport("v", {.size_bytes = 1 << 24, .replace = true});
+    ASSERT_STATUS_OK(import);
+    ASSERT_STATUS_OK((*import)->Put(PageIndex(5), PatternEncoded(5, 9)));
+    ASSERT_STATUS_OK((*import)->Commit());
+    const std::string gone = absl::StrFormat("d.%x.00000000", below.raw());
+    for (int i = 0; i < 200 && !replaced; ++i, usleep(50'000)) {
+      replaced = !ObjectsOf(location_).contains(gone);
+    }
+  });
+  EXPECT_EQ(VersionOf(*Find(*catalog, "v"), 5, 9), 9u);
+  EXPECT_TRUE(replaced);
 }
 
 TEST_F(RadosServers, NoneOfManyChangesThroughBothIsLost) {

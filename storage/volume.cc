@@ -43,12 +43,15 @@ class StackReader {
     if (absl::Status status = ReadFrom(0, range); !status.ok()) return status;
     return FlushZeros();
   }
+  // Whether anything was looked for in another layer than the top one.
+  bool went_below() const { return went_below_; }
 
  private:
   // Hands out `range` as the layers from number `depth` on have it.
   absl::Status ReadFrom(size_t depth, PageRange range) {
     if (range.empty()) return absl::OkStatus();
     if (depth == layers_.size()) return AddZeros(range);
+    went_below_ = went_below_ || depth > 0;
     PageIndex next = range.first;  // everything before it was handed out
     absl::Status status = store_.Read(
         layers_[depth], range, [&](PageIndex page, absl::string_view encoded) -> absl::Status {
@@ -93,6 +96,7 @@ class StackReader {
   const Volume::DataVisitor data_;
   const Volume::ZeroVisitor zero_;
   PageRange zeros_;  // found, and not handed out yet: neighbours become one run
+  bool went_below_ = false;
 };
 
 absl::Status CheckWithin(const VolumeInfo& info, PageRange range) {
@@ -165,7 +169,7 @@ absl::Status Volume::ReadShared(PageRange piece, DataVisitor data, ZeroVisitor z
   std::string name;
   for (int attempt = 0; attempt < kSharedAttempts; ++attempt) {
     parts.clear();
-    bool owned = false;
+    bool known = false;  // that the layers are the volume's
     absl::Status status;
     {
       SharedLock lock(mu_);
@@ -173,21 +177,22 @@ absl::Status Volume::ReadShared(PageRange piece, DataVisitor data, ZeroVisitor z
       layers = info_.layers;
       name = info_.name;
       const uint64_t before = store_->Ownership(layers.front());
-      status = StackReader(
-                   *store_, layers,
-                   [&](PageIndex page, absl::string_view encoded) {
-                     parts.push_back({PageRange::Single(page), std::string(encoded)});
-                     return absl::OkStatus();
-                   },
-                   [&](PageRange zeros) {
-                     parts.push_back({zeros, {}});
-                     return absl::OkStatus();
-                   })
-                   .Read(piece);
-      owned = before != 0 && store_->Ownership(layers.front()) == before;
+      const auto add_data = [&](PageIndex page, absl::string_view encoded) {
+        parts.push_back({PageRange::Single(page), std::string(encoded)});
+        return absl::OkStatus();
+      };
+      const auto add_zeros = [&](PageRange zeros) {
+        parts.push_back({zeros, {}});
+        return absl::OkStatus();
+      };
+      StackReader reader(*store_, layers, add_data, add_zeros);
+      status = reader.Read(piece);
+      // To be the owner says that of the top layer only: while the others were read, another owner
+      // may have had the volume, and deleted them.
+      known = before != 0 && store_->Ownership(layers.front()) == before && !reader.went_below();
     }
     if (!status.ok() && !absl::IsAborted(status)) return status;
-    if (!status.ok() || !owned) {
+    if (!status.ok() || !known) {
       const absl::StatusOr<bool> current = records_->IsCurrent(*this, layers);
       if (!current.ok()) return current.status();
       if (!status.ok() || !*current) continue;
@@ -206,6 +211,8 @@ PageCount Volume::ZerosFrom(PageIndex first, PageCount most) {
   if (deleted_) return PageCount(0);
   const uint64_t before = store_->Ownership(info_.layers.front());
   if (before == 0) return PageCount(0);  // what others write is not known here
+  // Nor, without a question to the store, that the lower ones are still the volume's.
+  if (store_->shared() && info_.layers.size() > 1) return PageCount(0);
   PageRange zeros{first, PageCount(0)};
   const PageRange look = PageRange{first, most}.Intersect({PageIndex(0), info_.size()});
   // Ends with an error where it finds data, or fails.

@@ -84,7 +84,7 @@ void VolumeCatalog::Release(const std::vector<LayerId>& layers) {
   for (const LayerId layer : layers) {
     if (--layer_users_[layer] > 0) continue;
     layer_users_.erase(layer);
-    garbage_.push_back(layer);
+    garbage_.insert(layer);
   }
 }
 
@@ -166,21 +166,29 @@ absl::Status VolumeCatalog::DeleteGarbage(LayerId layer) {
   return store_->WriteMeta({&removed, 1});
 }
 
+absl::Status VolumeCatalog::DeleteGarbageOrFindItGone(LayerId layer) {
+  absl::Status status = DeleteGarbage(layer);
+  while (absl::IsAborted(status)) {
+    if (status = Refresh(); !status.ok()) return status;
+    if (!garbage_.contains(layer)) return absl::OkStatus();
+    status = DeleteGarbage(layer);
+  }
+  return status;
+}
+
 void VolumeCatalog::CollectGarbage() {
-  std::vector<LayerId> left;
-  for (const LayerId layer : std::exchange(garbage_, {})) {
-    absl::Status status = DeleteGarbage(layer);
-    while (absl::IsAborted(status)) {
-      status = Refresh();
-      if (status.ok() && layer_users_.contains(layer)) break;
-      if (status.ok()) status = DeleteGarbage(layer);
+  const std::vector<LayerId> layers(garbage_.begin(), garbage_.end());
+  for (const LayerId layer : layers) {
+    // Another one of this list may have been found gone together with it.
+    if (!garbage_.contains(layer)) continue;
+    const absl::Status status = DeleteGarbageOrFindItGone(layer);
+    if (status.ok()) {
+      garbage_.erase(layer);
+      continue;
     }
-    if (status.ok()) continue;
     LogWarning(absl::StrCat("layer ", layer.raw(), ", which no volume needs, was not deleted: ",
                             status.message(), "; tried again with the next change"));
-    left.push_back(layer);
   }
-  garbage_.insert(garbage_.end(), left.begin(), left.end());
 }
 
 MetaChange VolumeCatalog::PendingChange(LayerId layer) {
@@ -368,7 +376,7 @@ absl::Status VolumeCatalog::TryDelete(absl::string_view name, uint64_t only_id) 
     volume.deleted_ = true;
     info = volume.info_;
   }
-  store_->Disown(info.id);
+  store_->ForgetVolume(info.id);
   Remove(info);
   CollectGarbage();
   return absl::OkStatus();

@@ -169,6 +169,9 @@ class VolumeCatalog final : private VolumeRecords {
   static absl::Status CheckContent(const Content& content);
   absl::Status Load() ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
   void Adopt(const Content& content) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  // `layers` are all that have a key, and its value.
+  void AdoptGarbage(const std::map<LayerId, std::string>& layers)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
   void AdoptVolume(Volume* volume, const VolumeInfo& info)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
   // Loads anew what others have changed.
@@ -194,7 +197,11 @@ class VolumeCatalog final : private VolumeRecords {
   static auto Retry(Change change) {
     for (int attempt = 1;; ++attempt) {
       auto result = change();
-      if (!absl::IsAborted(StatusOf(result)) || attempt == kChangeAttempts) return result;
+      if (!absl::IsAborted(StatusOf(result))) return result;
+      if (attempt == kChangeAttempts) {
+        return decltype(result)(absl::UnavailableError(
+            "other servers change the catalog of the store all the time; try again"));
+      }
     }
   }
   static const absl::Status& StatusOf(const absl::Status& status) { return status; }
@@ -248,6 +255,8 @@ class VolumeCatalog final : private VolumeRecords {
   // All pages of `from`, of a volume of `size`, to `to`; not durable yet.
   absl::Status CopyPages(LayerId from, LayerId to, PageCount size);
   absl::Status DeleteGarbage(LayerId layer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  // The same until no other process is first with a change; it may have deleted that itself.
+  absl::Status DeleteGarbageOrFindItGone(LayerId layer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
   // Deletes all garbage that can be deleted now; what cannot is tried again with the next change.
   void CollectGarbage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
 
@@ -271,8 +280,8 @@ class VolumeCatalog final : private VolumeRecords {
   // is held while the store works; mu_ never is, so nobody who looks a volume up waits for a disk.
   Mutex change_mu_;
   std::map<LayerId, int> layer_users_ ABSL_GUARDED_BY(change_mu_);  // records that name the layer
-  std::vector<LayerId> garbage_ ABSL_GUARDED_BY(change_mu_);  // to be deleted; no record names it
-  std::set<LayerId> pending_ ABSL_GUARDED_BY(change_mu_);     // of a shared store; see above
+  std::set<LayerId> garbage_ ABSL_GUARDED_BY(change_mu_);  // to be deleted; no record names it
+  std::set<LayerId> pending_ ABSL_GUARDED_BY(change_mu_);  // of a shared store; see above
   uint64_t next_id_ ABSL_GUARDED_BY(change_mu_) = 1;
   // Odd from when the metadata is read until all of it is known; for ever where that fails.
   std::atomic<uint64_t> loads_ = 1;

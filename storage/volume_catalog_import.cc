@@ -27,7 +27,7 @@ class VolumeCatalog::ImportIntoLayer final : public Import {
     if (committed_) return;
     load_.reset();
     MutexLock lock(catalog_->change_mu_);
-    catalog_->garbage_.push_back(layer_);
+    catalog_->garbage_.insert(layer_);
     catalog_->CollectGarbage();
   }
 
@@ -111,7 +111,7 @@ absl::StatusOr<std::unique_ptr<VolumeCatalog::Import>> VolumeCatalog::TryStartIm
   if (absl::Status status = store_->WriteMeta(changes); !status.ok()) return status;
   auto load = store_->StartBulkLoad(layer);
   if (!load.ok()) {
-    garbage_.push_back(layer);
+    garbage_.insert(layer);
     CollectGarbage();
     return load.status();
   }

@@ -98,25 +98,38 @@ void VolumeCatalog::Adopt(const Content& content) {
     }
     store_->Disown(info.id);
     MutexLock lock(mu_);
-    if (const auto named = volumes_.find(info.name); named->second == volume) volumes_.erase(named);
+    volumes_.erase(info.name);
     by_id_.erase(info.id);
   }
   for (const auto& [id, info] : content.volumes) {
     if (!FindKnownById(id).ok()) Add(info);
   }
+  std::vector<LayerId> gone;
+  for (const auto& [layer, users] : layer_users_) {
+    if (!content.users.contains(layer)) gone.push_back(layer);
+  }
+  store_->NoteLayers(gone, /*frozen=*/false);
   layer_users_ = content.users;
   next_id_ = content.next_id;
+  AdoptGarbage(content.layers);
+}
+
+void VolumeCatalog::AdoptGarbage(const std::map<LayerId, std::string>& layers) {
+  std::erase_if(garbage_, [&](LayerId layer) { return !layers.contains(layer); });
   pending_.clear();
-  for (const auto& [layer, value] : content.layers) {
-    if (layer_users_.contains(layer)) continue;
+  for (const auto& [layer, value] : layers) {
+    if (layer_users_.contains(layer)) {
+      garbage_.erase(layer);
+      continue;
+    }
     int64_t made = 0;
     if (store_->shared() && absl::SimpleAtoi(value, &made) &&
         absl::Now() - absl::FromUnixSeconds(made) < kPendingFor) {
       pending_.insert(layer);
-    } else if (std::find(garbage_.begin(), garbage_.end(), layer) == garbage_.end()) {
-      LogInfo(
-          absl::StrCat("layer ", layer.raw(), " belongs to no volume: left by a crash, deleted"));
-      garbage_.push_back(layer);
+    } else if (garbage_.insert(layer).second) {
+      LogInfo(absl::StrCat("layer ", layer.raw(),
+                           " belongs to no volume: left by a crash, or being deleted by another "
+                           "server; deleted"));
     }
   }
 }

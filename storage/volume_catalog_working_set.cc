@@ -39,14 +39,20 @@ absl::StatusOr<std::optional<WorkingSet>> VolumeCatalog::FindWorkingSet(
 }
 
 absl::StatusOr<WorkingSet> VolumeCatalog::GetWorkingSet(uint64_t volume_id) {
-  if (absl::Status status = RefreshToLook(); !status.ok()) return status;
-  const absl::StatusOr<std::shared_ptr<Volume>> volume = FindById(volume_id);
-  if (!volume.ok()) return volume.status();
-  const VolumeInfo info = (*volume)->info();
-  absl::StatusOr<std::optional<WorkingSet>> stored = FindWorkingSet(info);
-  if (!stored.ok()) return stored.status();
-  if (stored->has_value()) return **std::move(stored);
-  return WorkingSet::Create(info.size());
+  for (int attempt = 0; attempt < kChangeAttempts; ++attempt) {
+    if (absl::Status status = RefreshToLook(); !status.ok()) return status;
+    const absl::StatusOr<std::shared_ptr<Volume>> volume = FindKnownById(volume_id);
+    if (!volume.ok()) return volume.status();
+    const VolumeInfo info = (*volume)->info();
+    absl::StatusOr<std::optional<WorkingSet>> stored = FindWorkingSet(info);
+    if (!stored.ok()) return stored.status();
+    // Another process may have put one in its place meanwhile, and deleted this one.
+    if (absl::Status status = RefreshToLook(); !status.ok()) return status;
+    if (store_->shared() && (*volume)->info().working_set != info.working_set) continue;
+    if (stored->has_value()) return **std::move(stored);
+    return WorkingSet::Create(info.size());
+  }
+  return absl::UnavailableError("other servers change the working set all the time; try again");
 }
 
 absl::StatusOr<PageCount> VolumeCatalog::MergeWorkingSet(uint64_t volume_id,
@@ -95,7 +101,7 @@ absl::Status VolumeCatalog::StoreWorkingSetAside(Volume* volume, const WorkingSe
   absl::Status status = WriteWorkingSet(*store_, layer, set);
   if (status.ok()) status = SwitchWorkingSet(volume, layer);
   if (!status.ok()) {
-    garbage_.push_back(layer);
+    garbage_.insert(layer);
     CollectGarbage();
   }
   return status;
