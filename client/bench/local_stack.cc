@@ -2,6 +2,7 @@
 #include "client/bench/local_stack.h"
 
 #include <absl/strings/str_cat.h>
+#include <absl/strings/str_join.h>
 #include <absl/time/clock.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -61,6 +62,10 @@ absl::Status WaitUntil(ChildProcess& child, const std::string& what, const std::
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   return absl::OkStatus();
+}
+
+std::string ServerName(size_t number) {
+  return number == 0 ? "server" : absl::StrCat("server", number + 1);
 }
 
 // The address in the server's line "... listening on ADDRESS[, ...]; ...", if it is there yet,
@@ -133,14 +138,16 @@ absl::StatusOr<LocalStack> LocalStack::Start(const std::string& directory, Trans
   stack.directory_ = directory;
   stack.flags_ = std::move(flags);
   absl::Status status = transport == Transport::kTls ? stack.MakeCertificates() : absl::OkStatus();
-  if (status.ok()) {
-    status = stack.StartServer(transport == Transport::kUnix
-                                   ? absl::StrCat("unix:", directory, "/server")
-                                   : "127.0.0.1:0");
-  }
   if (!status.ok()) return status;
+  for (size_t i = 0; i < stack.flags_.servers; ++i) {
+    const std::string unix_address = absl::StrCat("unix:", directory, "/", ServerName(i));
+    auto server =
+        stack.StartServer(i, transport == Transport::kUnix ? unix_address : "127.0.0.1:0");
+    if (!server.ok()) return server.status();
+    stack.servers_.push_back(*std::move(server));
+  }
   if (stack.flags_.link.limits()) {
-    auto link = bench::LimitedLink::Start(stack.server_address_, stack.flags_.link);
+    auto link = bench::LimitedLink::Start(stack.server_address(), stack.flags_.link);
     if (!link.ok()) return link.status();
     stack.link_ = *std::move(link);
   }
@@ -167,8 +174,15 @@ absl::Status LocalStack::MakeCertificates() {
   return absl::OkStatus();
 }
 
-absl::Status LocalStack::StartServer(const std::string& listen) {
-  const std::string log = directory_ + "/server.log";
+std::string LocalStack::server_address() const {
+  std::vector<std::string> all;
+  for (const ServerProgram& server : servers_) all.push_back(server.address);
+  return absl::StrJoin(all, ",");
+}
+
+absl::StatusOr<LocalStack::ServerProgram> LocalStack::StartServer(size_t number,
+                                                                  const std::string& listen) const {
+  const std::string log = absl::StrCat(directory_, "/", ServerName(number), ".log");
   std::error_code none_yet;
   const uintmax_t before = std::filesystem::file_size(log, none_yet);
   const std::string store =
@@ -177,12 +191,14 @@ absl::Status LocalStack::StartServer(const std::string& listen) {
                                    "--store=" + store};
   argv.insert(argv.end(), server_tls_flags_.begin(), server_tls_flags_.end());
   argv.insert(argv.end(), flags_.server.begin(), flags_.server.end());
-  absl::StatusOr<ChildProcess> server = StartWithLog(argv, log);
-  if (!server.ok()) return server.status();
-  server_ = *std::move(server);
-  return WaitUntil(server_, "the page server", log, [&] {
-    return !(server_address_ = ListeningAddress(log, none_yet ? 0 : before)).empty();
+  absl::StatusOr<ChildProcess> process = StartWithLog(argv, log);
+  if (!process.ok()) return process.status();
+  ServerProgram server{.process = *std::move(process), .address = {}};
+  absl::Status status = WaitUntil(server.process, "the page server", log, [&] {
+    return !(server.address = ListeningAddress(log, none_yet ? 0 : before)).empty();
   });
+  if (!status.ok()) return status;
+  return server;
 }
 
 absl::StatusOr<AgentProcess> LocalStack::StartAgent(const std::string& name,
@@ -206,9 +222,14 @@ absl::StatusOr<AgentProcess> LocalStack::StartAgent(const std::string& name,
 }
 
 absl::Status LocalStack::KillAndRestartServer() {
-  kill(server_.pid(), SIGKILL);
-  server_.Wait();
-  return StartServer(server_address_);
+  const size_t number = killed_next_;
+  killed_next_ = (number + 1) % servers_.size();
+  kill(servers_[number].process.pid(), SIGKILL);
+  servers_[number].process.Wait();
+  absl::StatusOr<ServerProgram> server = StartServer(number, servers_[number].address);
+  if (!server.ok()) return server.status();
+  servers_[number] = *std::move(server);
+  return absl::OkStatus();
 }
 
 absl::Status LocalStack::KillAndRestartAgent() {
@@ -221,7 +242,7 @@ absl::Status LocalStack::KillAndRestartAgent() {
 }
 
 absl::StatusOr<std::string> LocalStack::Faultline(const std::vector<std::string>& arguments) const {
-  std::vector<std::string> argv = {SiblingProgram("faultline"), "--server=" + server_address_};
+  std::vector<std::string> argv = {SiblingProgram("faultline"), "--server=" + server_address()};
   const std::vector<std::string> tls = FlagsOf(tls_);
   argv.insert(argv.end(), tls.begin(), tls.end());
   argv.insert(argv.end(), arguments.begin(), arguments.end());

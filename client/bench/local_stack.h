@@ -5,6 +5,7 @@
 #include <absl/status/status.h>
 #include <absl/status/statusor.h>
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <vector>
@@ -45,6 +46,8 @@ struct LocalStackFlags {
   std::vector<std::string> server, agent;
   bench::LinkOptions link;  // over TCP only
   std::string store;        // of the server; empty: rocksdb: below the directory
+  // Of this store, which must be one that several may have open; the agents have all of them.
+  unsigned servers = 1;
 };
 
 struct AgentProcess {
@@ -62,6 +65,7 @@ class LocalStack {
                                           LocalStackFlags flags = {});
 
   // Kills the server, as a crash would, and starts it again on the same store at the same address.
+  // Of several servers, one after the other.
   absl::Status KillAndRestartServer();
 
   // Kills the agent, and starts another in its place.
@@ -73,12 +77,13 @@ class LocalStack {
                                           const std::vector<std::string>& flags) const;
 
   const std::string& directory() const { return directory_; }
-  const std::string& server_address() const { return server_address_; }
+  // Of several servers, with commas between.
+  std::string server_address() const;
   // The server's, as the agents have it: behind the link, where there is one.
-  std::string address_for_agents() const { return link_ ? link_->address() : server_address_; }
+  std::string address_for_agents() const { return link_ ? link_->address() : server_address(); }
   const AgentProcess& agent() const { return agent_; }
   const std::string& agent_socket() const { return agent_.socket; }
-  pid_t server_pid() const { return server_.pid(); }
+  pid_t server_pid() const { return servers_.front().process.pid(); }
   pid_t agent_pid() const { return agent_.process.pid(); }
 
   // What clients of the server need; nothing, but for Transport::kTls.
@@ -91,16 +96,20 @@ class LocalStack {
 
  private:
   absl::Status MakeCertificates();
-  absl::Status StartServer(const std::string& listen);
+  struct ServerProgram {
+    ChildProcess process;
+    std::string address;
+  };
+  absl::StatusOr<ServerProgram> StartServer(size_t number, const std::string& listen) const;
 
   std::string directory_;
   LocalStackFlags flags_;
   ServerTls tls_, other_client_tls_;
   std::vector<std::string> server_tls_flags_;
-  std::string server_address_;
-  ChildProcess server_;
+  std::vector<ServerProgram> servers_;
+  size_t killed_next_ = 0;
   std::unique_ptr<bench::LimitedLink> link_;
-  AgentProcess agent_;  // after server and link: it ends first
+  AgentProcess agent_;  // after servers and link: it ends first
 };
 
 // The path of a program that stands beside this one.

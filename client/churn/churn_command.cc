@@ -75,6 +75,7 @@ struct CommandOptions {
   bool baseline = false, unattached = false;
   std::string directory;
   std::string store;
+  unsigned servers = 1;
 
   // As faultline-churn maps it: whole slots for every thread.
   uint64_t VolumePages() const {
@@ -106,7 +107,7 @@ std::vector<std::string> TargetArguments(const CommandOptions& options) {
 // What the programs behind the target have said last, to the standard error output.
 void ShowLogs(const std::string& directory) {
   constexpr std::streamoff kShown = 4000;
-  for (const char* name : {"server.log", "agent.log"}) {
+  for (const char* name : {"server.log", "server2.log", "agent.log"}) {
     std::ifstream file(directory + "/" + name, std::ios::ate);
     if (!file || file.tellg() == std::streampos(0)) continue;
     file.seekg(std::max<std::streamoff>(0, file.tellg() - kShown));
@@ -131,6 +132,7 @@ absl::Status StartServerAndAgent(const CommandOptions& options, const std::strin
                                  Behind* behind) {
   LocalStackFlags flags;
   flags.store = options.store;
+  flags.servers = options.servers;
   flags.agent = {absl::StrCat("--threads=", options.fill_threads),
                  "--fill-mode=" + options.fill_mode,
                  absl::StrCat("--prefetch=", PrefetchPolicyName(options.prefetch)),
@@ -327,7 +329,10 @@ std::string Configuration(const CommandOptions& options) {
     return absl::StrJoin(parts, ", ");
   }
   parts.push_back(options.source == "memory" ? "source: memory of this process"
-                                             : "source: page server on RocksDB, TCP loopback");
+                  : options.store.empty()
+                      ? "source: page server on RocksDB, TCP loopback"
+                      : absl::StrCat("source: ", options.servers, " page server(s) on ",
+                                     options.store, ", TCP loopback"));
   parts.push_back(absl::StrCat("fill mode ", options.fill_mode));
   parts.push_back(absl::StrCat(options.fill_threads, " fill threads"));
   parts.push_back(options.no_drain ? "no drain" : "drain");
@@ -338,8 +343,9 @@ std::string Configuration(const CommandOptions& options) {
                                  absl::FormatDuration(options.fetch_delay)));
   }
   if (options.kill_server_every > absl::ZeroDuration()) {
-    parts.push_back(
-        absl::StrCat("server killed every ", absl::FormatDuration(options.kill_server_every)));
+    parts.push_back(absl::StrCat(options.servers > 1 ? "one server after the other" : "server",
+                                 " killed every ",
+                                 absl::FormatDuration(options.kill_server_every)));
   }
   if (options.kill_agent_every > absl::ZeroDuration()) {
     parts.push_back(
@@ -368,6 +374,9 @@ absl::Status CheckOptions(const CommandOptions& options) {
     return absl::InvalidArgumentError(
         "--kill-agent-every: needs an agent of its own, so no --source=memory, and --no-fork: the "
         "userfaultfds of forked children die with the agent");
+  }
+  if (options.servers > 1 && options.store.empty()) {
+    return absl::InvalidArgumentError("--servers: several need a --store=rados:POOL/NAMESPACE");
   }
   if (options.operations == 0 && options.seconds == 0 && options.storm == 0) {
     return absl::InvalidArgumentError("--ops and --seconds are both 0: it would never end");
@@ -496,6 +505,12 @@ void AddSourceFlags(CLI::App* churn, CommandOptions* options) {
   churn->add_option("--store", options->store,
                     "Of the server, as its own --store, empty; its other flags may be in the "
                     "environment [rocksdb: in a directory of its own]");
+  churn
+      ->add_option("--servers", options->servers,
+                   "Of the --store, which must be one that several may have open (rados:); the "
+                   "agent has all of them, and --kill-server-every takes one after the other")
+      ->check(CLI::Range(1u, 16u))
+      ->capture_default_str();
   churn->add_option("--directory", options->directory,
                     "Where the store is put for the time of the churn [/var/tmp]");
 }
