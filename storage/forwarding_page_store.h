@@ -41,6 +41,9 @@ class ForwardingPageStore : public PageStore {
   }
   bool shared() const override { return store_->shared(); }
   absl::StatusOr<bool> MetaIsCurrent() override { return store_->MetaIsCurrent(); }
+  absl::StatusOr<std::optional<std::string>> ReadMetaKey(absl::string_view key) override {
+    return store_->ReadMetaKey(key);
+  }
   absl::Status Own(uint64_t volume, std::span<const LayerId> layers) override {
     return store_->Own(volume, layers);
   }

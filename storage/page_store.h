@@ -134,6 +134,10 @@ class PageStore {
   //   to be read again. Of a layer that nobody owns, one process alone may write to it.
   virtual bool shared() const { return false; }
   virtual absl::StatusOr<bool> MetaIsCurrent() { return true; }
+  // The value of one key as it is now; none where there is no such key.
+  virtual absl::StatusOr<std::optional<std::string>> ReadMetaKey(absl::string_view /*key*/) {
+    return absl::UnimplementedError("the store is not shared");
+  }
   // Makes this process the owner of the volume with this id, whoever was that before: none of that
   // one's writes is applied from here on. `layers` are those that it owns with it, the same ones or
   // others each time.

@@ -15,6 +15,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -83,6 +84,7 @@ class RadosPageStore final : public PageStore {
   absl::Status WriteMeta(std::span<const MetaChange> changes) override;
   bool shared() const override { return true; }
   absl::StatusOr<bool> MetaIsCurrent() override;
+  absl::StatusOr<std::optional<std::string>> ReadMetaKey(absl::string_view key) override;
   absl::Status Own(uint64_t volume, std::span<const LayerId> layers) override;
   uint64_t Ownership(LayerId layer) override;
   void Disown(uint64_t volume) override;
@@ -560,6 +562,16 @@ absl::StatusOr<bool> RadosPageStore::MetaIsCurrent() {
   const absl::StatusOr<uint64_t> version = ReadMetaVersion();
   if (!version.ok()) return version.status();
   return *version == known;
+}
+
+absl::StatusOr<std::optional<std::string>> RadosPageStore::ReadMetaKey(absl::string_view key) {
+  const std::string stored_key = absl::StrCat(kMetaPrefix, key);
+  std::map<std::string, librados::bufferlist> values;
+  const int result = client_->io().omap_get_vals_by_keys(kRadosStoreObject, {stored_key}, &values);
+  if (result < 0) return client_->Failed("reading the metadata", result);
+  const auto found = values.find(stored_key);
+  if (found == values.end()) return std::nullopt;
+  return found->second.to_str();
 }
 
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>> RadosPageStore::ReadMeta() {

@@ -16,14 +16,16 @@
 //           blocklisted, and every OSD told so, before the lock is broken. From then on OSDs refuse
 //           what it sends, reads as well, to extents that nobody else has touched, too, and also
 //           after it was stopped for long (until kFenceSeconds have passed). Besides, each of its
-//           changes is conditional on the epoch in its object, which every owner raises.
+//           changes is conditional on the epoch in its object. Owners of whatever volume take
+//           theirs from one count, as layers may come to other volumes.
 // Metadata  A change is conditional on the version that was read, so none overwrites another one.
 //           Whoever takes a volume changes the version once more, so that what the owner before had
 //           in mind to do fails, too.
 // Reading   The owner knows which extents there are; an answer that it gives out of that knowledge
 //           alone is given only after the pool has answered it since. Everybody else asks the pool,
-//           remembers only what is frozen, and asks for the version after it has read (volume.h):
-//           so a read sees all that was acknowledged before it began, by whatever process.
+//           and remembers only what is frozen. Who is not the owner, or has read in lower layers,
+//           which the next owner may delete, asks for the version behind that (volume.h): so a read
+//           sees all that was acknowledged before it began, by whatever process.
 // In doubt  Operations never time out: while too few replicas are up, they wait. An operation that
 //           timed out would still be carried out later, and could overtake a newer one.
 //

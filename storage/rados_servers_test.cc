@@ -3,7 +3,10 @@
 // Several catalogs, as of several servers, on one namespace.
 #include <absl/strings/str_format.h>
 
+#include <chrono>
 #include <functional>
+#include <future>
+#include <memory>
 #include <set>
 #include <string>
 #include <thread>
@@ -136,7 +139,7 @@ TEST_F(RadosServers, ALayerMayComeToAVolumeThatHasHadFewerOwners) {
   ASSERT_STATUS_OK(WriteLayer(a_->store(), layer[0], {{0, 3}}));
 }
 
-// Calls a function when a layer is read for the first time.
+// Calls a function when a layer is read for the first time, and when a bulk load is to be started.
 class InterruptedPageStore final : public ForwardingPageStore {
  public:
   using ForwardingPageStore::ForwardingPageStore;
@@ -144,6 +147,11 @@ class InterruptedPageStore final : public ForwardingPageStore {
     if (layer == layer_) std::exchange(interrupt_, [] {})();
     return ForwardingPageStore::Read(layer, range, visit);
   }
+  absl::StatusOr<std::unique_ptr<BulkLoad>> StartBulkLoad(LayerId layer) override {
+    before_load();
+    return ForwardingPageStore::StartBulkLoad(layer);
+  }
+  std::function<void()> before_load = [] {};
   void InterruptReadOf(LayerId layer, std::function<void()> interrupt) {
     layer_ = layer;
     interrupt_ = std::move(interrupt);
@@ -182,6 +190,27 @@ TEST_F(RadosServers, AnOwnerThatIsReplacedInTheMiddleOfAReadDoesNotTakeADeletedL
   });
   EXPECT_EQ(VersionOf(*Find(*catalog, "v"), 5, 9), 9u);
   EXPECT_TRUE(replaced);
+}
+
+TEST_F(RadosServers, AReadDoesNotWaitForAChangeThatTakesLong) {
+  auto opened =
+      std::make_unique<InterruptedPageStore>(std::shared_ptr<PageStore>(OpenRados(location_)));
+  InterruptedPageStore& store = *opened;
+  const auto catalog = *VolumeCatalog::Open(std::move(opened));
+  ASSERT_STATUS_OK(b_->Create("v", 1 << 24, Durability::kSync));
+  const auto epoch = b_->TakeEpoch("v");
+  ASSERT_STATUS_OK(epoch);
+  ASSERT_STATUS_OK(WriteVolume(*Find(*b_, "v"), epoch->epoch, {{5, 3}}));
+  const auto volume = Find(*catalog, "v");
+  std::future<uint64_t> read;  // may have to wait for the import, where it fails
+  store.before_load = [&] {
+    // What is known here is not all that there is from now on.
+    ASSERT_STATUS_OK(b_->Create("other", 1 << 24, Durability::kSync));
+    read = std::async(std::launch::async, [&] { return VersionOf(*volume, 5, 9); });
+    ASSERT_EQ(read.wait_for(std::chrono::seconds(20)), std::future_status::ready);
+    EXPECT_EQ(read.get(), 3u);
+  };
+  ASSERT_STATUS_OK(catalog->StartImport("imported", {.size_bytes = 1 << 24}));
 }
 
 TEST_F(RadosServers, NoneOfManyChangesThroughBothIsLost) {

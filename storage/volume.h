@@ -100,10 +100,9 @@ class VolumeRecords {
 
 // Several processes may serve a volume out of one store (PageStore::shared()): one at a time owns
 // it, and changes it; whichever is asked to change it becomes the owner. A read through any of them
-// sees all that was acknowledged by any of them before it began. The owner reads as it does alone.
-// Another one reads piece by piece, and hands a piece out once it has seen that the layers that it
-// came from are those of the volume still: each page is then of a moment during the read, and
-// whole, but not all need be of the same one.
+// sees all that was acknowledged by any of them before it began. It reads piece by piece, and hands
+// a piece out once it is known that the layers that it came from are those of the volume still:
+// each page is then of a moment during the read, and whole, but not all need be of the same one.
 //
 // Thread-safe. A Volume may outlive its deletion; every call then says NOT_FOUND.
 class Volume {

@@ -243,7 +243,21 @@ absl::Status VolumeCatalog::Own(Volume& volume, uint64_t epoch) {
 
 absl::StatusOr<bool> VolumeCatalog::IsCurrent(const Volume& volume,
                                               const std::vector<LayerId>& layers) {
-  if (absl::Status status = RefreshToLook(); !status.ok()) return status;
+  const absl::StatusOr<bool> fresh = IsFresh();
+  if (!fresh.ok()) return fresh.status();
+  if (!*fresh) {
+    // Mostly others have changed something else; and who changes something here, and is to be
+    // waited for before all is loaded, may be at it for long.
+    const VolumeInfo known = volume.info();
+    const auto record = store_->ReadMetaKey(VolumeKey(known.name));
+    if (!record.ok()) return record.status();
+    if (record->has_value()) {
+      const absl::StatusOr<VolumeInfo> now = ParseRecord(known.name, **record);
+      if (!now.ok()) return now.status();
+      if (now->id == known.id && now->layers == layers) return true;
+    }
+    if (absl::Status status = RefreshToLook(); !status.ok()) return status;
+  }
   SharedLock lock(volume.mu_);
   return !volume.deleted_ && volume.info_.layers == layers;
 }
