@@ -24,6 +24,6 @@ churn --store="rados:pages/churn2.$$" --servers=2 --seconds=20 --seed=25 --kill-
 wait "$osd_killer" || fail "the OSD was not killed and started again"
 cluster wait
 expect_agent_count copied_pages_total 1000
-expect_agent_count remap_events_total 100
+expect_agent_count remap_events_total 10
 expect_agent_count fork_events_total 1
-expect_operations remove 10
+expect_agent_count remove_events_total 10
