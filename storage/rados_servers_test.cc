@@ -8,6 +8,7 @@
 #include <future>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -139,7 +140,8 @@ TEST_F(RadosServers, ALayerMayComeToAVolumeThatHasHadFewerOwners) {
   ASSERT_STATUS_OK(WriteLayer(a_->store(), layer[0], {{0, 3}}));
 }
 
-// Calls a function when a layer is read for the first time, and when a bulk load is to be started.
+// Calls functions when a layer is read for the first time, before a bulk load is started, and
+// before metadata is changed for the first time.
 class InterruptedPageStore final : public ForwardingPageStore {
  public:
   using ForwardingPageStore::ForwardingPageStore;
@@ -151,7 +153,11 @@ class InterruptedPageStore final : public ForwardingPageStore {
     before_load();
     return ForwardingPageStore::StartBulkLoad(layer);
   }
-  std::function<void()> before_load = [] {};
+  absl::Status WriteMeta(std::span<const MetaChange> changes) override {
+    if (!changes.empty()) std::exchange(before_change, [] {})();
+    return ForwardingPageStore::WriteMeta(changes);
+  }
+  std::function<void()> before_load = [] {}, before_change = [] {};
   void InterruptReadOf(LayerId layer, std::function<void()> interrupt) {
     layer_ = layer;
     interrupt_ = std::move(interrupt);
@@ -190,6 +196,34 @@ TEST_F(RadosServers, AnOwnerThatIsReplacedInTheMiddleOfAReadDoesNotTakeADeletedL
   });
   EXPECT_EQ(VersionOf(*Find(*catalog, "v"), 5, 9), 9u);
   EXPECT_TRUE(replaced);
+}
+
+TEST_F(RadosServers, AnOwnerThatIsReplacedInTheMiddleOfASnapshotTakesItOfWhatTheNextHasWritten) {
+  auto opened =
+      std::make_unique<InterruptedPageStore>(std::shared_ptr<PageStore>(OpenRados(location_)));
+  InterruptedPageStore& store = *opened;
+  const auto catalog = *VolumeCatalog::Open(std::move(opened));
+  ASSERT_STATUS_OK(catalog->Create("v", 1 << 24, Durability::kSync));
+  const auto before = catalog->TakeEpoch("v");
+  ASSERT_STATUS_OK(before);
+  ASSERT_STATUS_OK(WriteVolume(*Find(*catalog, "v"), before->epoch, {{0, 1}, {640, 1}}));
+  uint64_t epoch = 0;
+  store.before_change = [&] {
+    const auto next = b_->TakeEpoch("v");
+    ASSERT_STATUS_OK(next);
+    epoch = next->epoch;
+    ASSERT_STATUS_OK(WriteVolume(*Find(*b_, "v"), epoch, {{0, 2}}));
+  };
+  ASSERT_STATUS_OK(catalog->Snapshot("v", "s"));
+  ASSERT_STATUS_OK(WriteVolume(*Find(*b_, "v"), epoch, {{0, 3}, {640, 3}}));
+  EXPECT_TRUE(FailsWith(WriteVolume(*Find(*catalog, "v"), before->epoch, {{0, 4}}),
+                        absl::StatusCode::kFailedPrecondition, "was fenced"));
+  for (VolumeCatalog* server : {catalog.get(), b_.get()}) {
+    EXPECT_EQ(VersionOf(*Find(*server, "s"), 0, 9), 2u);
+    EXPECT_EQ(VersionOf(*Find(*server, "s"), 640, 9), 1u);
+    EXPECT_EQ(VersionOf(*Find(*server, "v"), 0, 9), 3u);
+    EXPECT_EQ(VersionOf(*Find(*server, "v"), 640, 9), 3u);
+  }
 }
 
 TEST_F(RadosServers, AReadDoesNotWaitForAChangeThatTakesLong) {
