@@ -66,6 +66,14 @@ std::string FormatBytes(uint64_t bytes) {
   return absl::StrCat(bytes, "B");
 }
 
+std::string FormatExactBytes(uint64_t bytes) {
+  for (const Unit& unit : kUnits) {
+    const uint64_t size = uint64_t{1} << unit.shift;
+    if (bytes >= size && bytes % size == 0) return absl::StrCat(bytes / size, unit.name);
+  }
+  return absl::StrCat(bytes, "B");
+}
+
 absl::StatusOr<absl::Duration> ParseDuration(absl::string_view text) {
   absl::Duration duration;
   if (!absl::ParseDuration(text, &duration)) {

@@ -21,6 +21,8 @@ absl::StatusOr<uint64_t> ParseBytes(absl::string_view text);
 // The form that ParseBytes reads where `bytes` is a whole number of some unit ("256MiB"), otherwise
 // rounded to one decimal, for people ("1.4GiB").
 std::string FormatBytes(uint64_t bytes);
+// The form that ParseBytes reads, never rounded: for flags that are passed on.
+std::string FormatExactBytes(uint64_t bytes);
 
 // Parses a duration that is not negative: "0", "500ms", "10s", "1m30s", "2h". INVALID_ARGUMENT for
 // anything else.

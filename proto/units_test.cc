@@ -43,6 +43,10 @@ TEST(Units, WholeUnitsAreWrittenSoThatTheyCanBeReadBack) {
   for (const uint64_t bytes : {uint64_t{0}, uint64_t{1}, uint64_t{1023}, uint64_t{65536},
                                uint64_t{256} << 20, uint64_t{7} << 30, uint64_t{1} << 52}) {
     EXPECT_EQ(Bytes(FormatBytes(bytes)), bytes) << FormatBytes(bytes);
+    EXPECT_EQ(FormatExactBytes(bytes), FormatBytes(bytes));
+  }
+  for (const uint64_t bytes : {uint64_t{60293120}, uint64_t{1025}, ~uint64_t{0}}) {
+    EXPECT_EQ(Bytes(FormatExactBytes(bytes)), bytes) << FormatExactBytes(bytes);
   }
   EXPECT_EQ(FormatBytes(uint64_t{256} << 20), "256MiB");
   EXPECT_EQ(FormatBytes((uint64_t{1} << 30) + (uint64_t{1} << 29)), "1.5GiB");

@@ -23,7 +23,7 @@ struct LocalMemoryLimit {
   uint32_t percent = 0;
 
   std::string ToString() const {
-    return percent != 0 ? absl::StrCat(percent, "%") : FormatBytes(bytes);
+    return percent != 0 ? absl::StrCat(percent, "%") : FormatExactBytes(bytes);
   }
 };
 

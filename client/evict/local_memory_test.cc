@@ -314,6 +314,9 @@ TEST(ParseLocalMemory, KnowsSizesAndParts) {
   EXPECT_EQ(ParseLocalMemory("64MiB")->bytes, uint64_t{64} << 20);
   EXPECT_EQ(ParseLocalMemory("64MiB")->percent, 0u);
   EXPECT_EQ(ParseLocalMemory("25%")->percent, 25u);
+  for (const char* text : {"64MiB", "58880KiB", "25%"}) {
+    EXPECT_EQ(ParseLocalMemory(text)->ToString(), text);
+  }
   for (const char* text : {"0%", "101%", "%", "-5%", "much"}) {
     EXPECT_FALSE(ParseLocalMemory(text).ok()) << text;
   }

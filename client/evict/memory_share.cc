@@ -16,10 +16,7 @@ PageCount MemoryShare::Of(PageCount whole) const {
 }
 
 std::string MemoryShare::ToString() const {
-  if (is_percent_) return absl::StrCat(percent_, "%");
-  const std::string rounded = FormatBytes(pages_.in_bytes());
-  const absl::StatusOr<uint64_t> read = ParseBytes(rounded);
-  return read.ok() && *read == pages_.in_bytes() ? rounded : absl::StrCat(pages_.in_bytes());
+  return is_percent_ ? absl::StrCat(percent_, "%") : FormatExactBytes(pages_.in_bytes());
 }
 
 absl::StatusOr<MemoryShare> ParseMemoryShare(absl::string_view text) {
