@@ -168,11 +168,17 @@ class InterruptedPageStore final : public ForwardingPageStore {
   std::function<void()> interrupt_ = [] {};
 };
 
-TEST_F(RadosServers, AnOwnerThatIsReplacedInTheMiddleOfAReadDoesNotTakeADeletedLayerForZeros) {
+// A catalog, and its store.
+std::pair<std::unique_ptr<VolumeCatalog>, InterruptedPageStore*> ServeInterrupted(
+    const std::string& location) {
   auto opened =
-      std::make_unique<InterruptedPageStore>(std::shared_ptr<PageStore>(OpenRados(location_)));
-  InterruptedPageStore& store = *opened;
-  const auto catalog = *VolumeCatalog::Open(std::move(opened));
+      std::make_unique<InterruptedPageStore>(std::shared_ptr<PageStore>(OpenRados(location)));
+  InterruptedPageStore* const store = opened.get();
+  return {*VolumeCatalog::Open(std::move(opened)), store};
+}
+
+TEST_F(RadosServers, AnOwnerThatIsReplacedInTheMiddleOfAReadDoesNotTakeADeletedLayerForZeros) {
+  const auto [catalog, store] = ServeInterrupted(location_);
   ASSERT_STATUS_OK(catalog->Create("v", 1 << 24, Durability::kSync));
   const auto epoch = catalog->TakeEpoch("v");
   ASSERT_STATUS_OK(epoch);
@@ -184,7 +190,7 @@ TEST_F(RadosServers, AnOwnerThatIsReplacedInTheMiddleOfAReadDoesNotTakeADeletedL
   EXPECT_EQ(VersionOf(*Find(*catalog, "v"), 5, 9), 1u);
 
   bool replaced = false;
-  store.InterruptReadOf(below, [&] {
+  store->InterruptReadOf(below, [&] {
     auto import = b_->StartImport("v", {.size_bytes = 1 << 24, .replace = true});
     ASSERT_STATUS_OK(import);
     ASSERT_STATUS_OK((*import)->Put(PageIndex(5), PatternEncoded(5, 9)));
@@ -199,16 +205,13 @@ TEST_F(RadosServers, AnOwnerThatIsReplacedInTheMiddleOfAReadDoesNotTakeADeletedL
 }
 
 TEST_F(RadosServers, AnOwnerThatIsReplacedInTheMiddleOfASnapshotTakesItOfWhatTheNextHasWritten) {
-  auto opened =
-      std::make_unique<InterruptedPageStore>(std::shared_ptr<PageStore>(OpenRados(location_)));
-  InterruptedPageStore& store = *opened;
-  const auto catalog = *VolumeCatalog::Open(std::move(opened));
+  const auto [catalog, store] = ServeInterrupted(location_);
   ASSERT_STATUS_OK(catalog->Create("v", 1 << 24, Durability::kSync));
   const auto before = catalog->TakeEpoch("v");
   ASSERT_STATUS_OK(before);
   ASSERT_STATUS_OK(WriteVolume(*Find(*catalog, "v"), before->epoch, {{0, 1}, {640, 1}}));
   uint64_t epoch = 0;
-  store.before_change = [&] {
+  store->before_change = [&] {
     const auto next = b_->TakeEpoch("v");
     ASSERT_STATUS_OK(next);
     epoch = next->epoch;
@@ -227,17 +230,14 @@ TEST_F(RadosServers, AnOwnerThatIsReplacedInTheMiddleOfASnapshotTakesItOfWhatThe
 }
 
 TEST_F(RadosServers, AReadDoesNotWaitForAChangeThatTakesLong) {
-  auto opened =
-      std::make_unique<InterruptedPageStore>(std::shared_ptr<PageStore>(OpenRados(location_)));
-  InterruptedPageStore& store = *opened;
-  const auto catalog = *VolumeCatalog::Open(std::move(opened));
+  const auto [catalog, store] = ServeInterrupted(location_);
   ASSERT_STATUS_OK(b_->Create("v", 1 << 24, Durability::kSync));
   const auto epoch = b_->TakeEpoch("v");
   ASSERT_STATUS_OK(epoch);
   ASSERT_STATUS_OK(WriteVolume(*Find(*b_, "v"), epoch->epoch, {{5, 3}}));
   const auto volume = Find(*catalog, "v");
   std::future<uint64_t> read;  // may have to wait for the import, where it fails
-  store.before_load = [&] {
+  store->before_load = [&] {
     // What is known here is not all that there is from now on.
     ASSERT_STATUS_OK(b_->Create("other", 1 << 24, Durability::kSync));
     read = std::async(std::launch::async, [&] { return VersionOf(*volume, 5, 9); });

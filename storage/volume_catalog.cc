@@ -256,7 +256,8 @@ absl::StatusOr<std::shared_ptr<Volume>> VolumeCatalog::FindKnown(absl::string_vi
 }
 
 absl::StatusOr<std::shared_ptr<Volume>> VolumeCatalog::FindOnly(absl::string_view name,
-                                                                uint64_t only_id) const {
+                                                                uint64_t only_id) {
+  if (absl::Status status = Refresh(); !status.ok()) return status;
   absl::StatusOr<std::shared_ptr<Volume>> found = FindKnown(name);
   if (!found.ok() || only_id == 0 || (*found)->info().id == only_id) return found;
   return absl::NotFoundError(
@@ -281,7 +282,6 @@ absl::StatusOr<VolumeInfo> VolumeCatalog::TrySnapshot(absl::string_view volume,
                                                       absl::string_view snapshot,
                                                       absl::string_view owner, uint64_t only_id) {
   MutexLock lock(change_mu_);
-  if (absl::Status status = Refresh(); !status.ok()) return status;
   auto found = FindOnly(volume, only_id);
   if (!found.ok()) return found.status();
   if (absl::Status status = CheckNameIsFree(snapshot); !status.ok()) return status;
@@ -332,7 +332,6 @@ absl::StatusOr<VolumeInfo> VolumeCatalog::TryClone(absl::string_view snapshot,
                                                    absl::string_view volume,
                                                    absl::string_view owner, uint64_t only_id) {
   MutexLock lock(change_mu_);
-  if (absl::Status status = Refresh(); !status.ok()) return status;
   auto found = FindOnly(snapshot, only_id);
   if (!found.ok()) return found.status();
   VolumeInfo info = (*found)->info();
@@ -362,7 +361,6 @@ absl::Status VolumeCatalog::Delete(absl::string_view name, uint64_t only_id) {
 
 absl::Status VolumeCatalog::TryDelete(absl::string_view name, uint64_t only_id) {
   MutexLock lock(change_mu_);
-  if (absl::Status status = Refresh(); !status.ok()) return status;
   auto found = FindOnly(name, only_id);
   if (!found.ok()) return found.status();
   Volume& volume = **found;
@@ -391,7 +389,6 @@ absl::StatusOr<VolumeInfo> VolumeCatalog::TakeEpoch(absl::string_view name, uint
 absl::StatusOr<VolumeInfo> VolumeCatalog::TryTakeEpoch(absl::string_view name, uint64_t only_id,
                                                        const EpochClaim& claim) {
   MutexLock lock(change_mu_);
-  if (absl::Status status = Refresh(); !status.ok()) return status;
   auto found = FindOnly(name, only_id);
   if (!found.ok()) return found.status();
   Volume& volume = **found;
@@ -422,7 +419,6 @@ absl::StatusOr<VolumeInfo> VolumeCatalog::TrySetRole(absl::string_view name,
                                                      absl::string_view identity, VolumeRole role,
                                                      uint64_t only_id) {
   MutexLock lock(change_mu_);
-  if (absl::Status status = Refresh(); !status.ok()) return status;
   const auto found = FindOnly(name, only_id);
   if (!found.ok()) return found.status();
   // Only what holds change_mu_ changes a volume's info, so its readers need not wait for the disk.

@@ -232,8 +232,10 @@ class VolumeCatalog final : private VolumeRecords {
 
   void ServeRawImage(const RawImage& image) ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
 
-  // As Find(), but NOT_FOUND for any other volume than that with this id, unless it is 0.
-  absl::StatusOr<std::shared_ptr<Volume>> FindOnly(absl::string_view name, uint64_t only_id) const;
+  // For a change, as it is stored now; NOT_FOUND for any other volume than that with this id,
+  // unless it is 0.
+  absl::StatusOr<std::shared_ptr<Volume>> FindOnly(absl::string_view name, uint64_t only_id)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
   // As Find() and FindById(), of those that are known.
   absl::StatusOr<std::shared_ptr<Volume>> FindKnown(absl::string_view name) const;
   absl::StatusOr<std::shared_ptr<Volume>> FindKnownById(uint64_t id) const;

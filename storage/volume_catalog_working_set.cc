@@ -132,7 +132,6 @@ absl::Status VolumeCatalog::ClearWorkingSet(absl::string_view name, uint64_t onl
 
 absl::Status VolumeCatalog::TryClearWorkingSet(absl::string_view name, uint64_t only_id) {
   MutexLock lock(change_mu_);
-  if (absl::Status status = Refresh(); !status.ok()) return status;
   const absl::StatusOr<std::shared_ptr<Volume>> volume = FindOnly(name, only_id);
   if (!volume.ok()) return volume.status();
   const VolumeInfo info = (*volume)->info();
