@@ -13,11 +13,14 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -107,7 +110,12 @@ std::vector<std::string> TargetArguments(const CommandOptions& options) {
 // What the programs behind the target have said last, to the standard error output.
 void ShowLogs(const std::string& directory) {
   constexpr std::streamoff kShown = 4000;
-  for (const char* name : {"server.log", "server2.log", "agent.log"}) {
+  std::set<std::string> names;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, none)) {
+    if (entry.path().extension() == ".log") names.insert(entry.path().filename());
+  }
+  for (const std::string& name : names) {
     std::ifstream file(directory + "/" + name, std::ios::ate);
     if (!file || file.tellg() == std::streampos(0)) continue;
     file.seekg(std::max<std::streamoff>(0, file.tellg() - kShown));
