@@ -237,6 +237,16 @@ declare -A to_toucher=()
 # tell NAME LINE
 tell() { echo "$2" >&"${to_toucher[$1]}"; }
 
+# --- packages ------------------------------------------------------------------------------------
+
+# make_packages: the Debian packages of the build, into $scratch/packages.
+make_packages() {
+  requires_command cpack
+  (cd "$BIN/.." && cpack -B "$scratch/packages") >"$scratch/cpack.log" 2>&1 ||
+    fail "cpack has failed; is everything built in $BIN/..?"
+  rm -rf "$scratch/packages/_CPack_Packages"
+}
+
 # --- images --------------------------------------------------------------------------------------
 
 # random_bytes SEED COUNT: always the same for a seed.

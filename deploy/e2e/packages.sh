@@ -6,7 +6,7 @@
 # a service manager when they are ready and take a socket over from it.
 . "$(dirname "$0")/functions.sh"
 requires_userfaultfd
-for command in cpack dpkg-shlibdeps file groff pkg-config perl systemd-analyze \
+for command in dpkg-shlibdeps file groff pkg-config perl systemd-analyze \
   systemd-socket-activate systemd-sysusers; do
   requires_command $command
 done
@@ -18,9 +18,7 @@ readonly SERVER_EXPOSURE=15 AGENT_EXPOSURE=26  # in tenths
 
 # --- made, and what is in them -------------------------------------------------------------------
 
-(cd "$BUILD" && cpack -B "$scratch/packages") >"$scratch/cpack.log" 2>&1 ||
-  fail "cpack has failed; is everything built in $BUILD?"
-rm -rf "$scratch/packages/_CPack_Packages"
+make_packages
 mkdir "$ROOT" "$scratch/control"
 for package in "${PACKAGES[@]}"; do
   deb=$(echo "$scratch/packages/${package}"_*.deb)

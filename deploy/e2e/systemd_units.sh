@@ -7,14 +7,13 @@
 # Linux 6.12, whose only other software is systemd and Busybox.
 . "$(dirname "$0")/functions.sh"
 . "$E2E_DIR/kernel/vm.sh"
-for command in cpack dpkg-deb nsenter setpriv systemctl systemd-sysusers udevadm unshare; do
+for command in dpkg-deb nsenter setpriv systemctl systemd-sysusers udevadm unshare; do
   requires_command $command
 done
 requires_vm 6.12
-readonly BUILD=$BIN/.. ROOT=$scratch/root
+readonly ROOT=$scratch/root
 
-(cd "$BUILD" && cpack -B "$scratch/packages") >"$scratch/cpack.log" 2>&1 ||
-  fail "cpack has failed; is everything built in $BUILD?"
+make_packages
 for package in faultline-server faultline-agent libfaultline0; do
   dpkg-deb -x "$scratch/packages/${package}"_*.deb "$ROOT"
 done
@@ -35,8 +34,6 @@ done < <(cd "$ROOT" && find etc usr/bin usr/lib -type f -printf '/%p\n' | grep -
 library=$(find "$ROOT/usr/lib" -name 'libfaultline.so.0*' -type f)
 files+=(--file "$library:/usr/lib/libfaultline.so.0")
 
-exit_status=0
-"$E2E_DIR/kernel/run-in-vm" --kernel 6.12 --memory 2G --timeout 330 "${files[@]}" -- under-systemd \
-  >"$scratch/vm.out" 2>"$scratch/vm.log" || exit_status=$?
+bare_vm 6.12 --memory 2G --timeout 330 "${files[@]}" -- under-systemd
 cat "$scratch/vm.out"
 expect "the status of under-systemd in the virtual machine" 0 "$exit_status"

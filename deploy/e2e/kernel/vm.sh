@@ -10,15 +10,19 @@ requires_vm() {
   ((status == 0)) || fail "run-in-vm --check ended with $status: $reason"
 }
 
-# in_vm KERNEL FLAGS... -- COMMAND...: with Faultline's programs; stdout in $scratch/vm.out, stderr
-# in $scratch/vm.log. Sets $exit_status.
+# bare_vm KERNEL FLAGS... -- COMMAND...: stdout in $scratch/vm.out, stderr in $scratch/vm.log. Sets
+# $exit_status.
+bare_vm() {
+  exit_status=0
+  "$E2E_DIR/kernel/run-in-vm" --kernel "$@" >"$scratch/vm.out" 2>"$scratch/vm.log" || exit_status=$?
+}
+
+# in_vm KERNEL FLAGS... -- COMMAND...: the same with Faultline's programs.
 in_vm() {
   local kernel=$1 program programs=()
   shift
   for program in "$BIN"/faultline{,-agent,-server,-touch,-churn}; do
     [[ ! -x $program ]] || programs+=(--file "$program")
   done
-  exit_status=0
-  "$E2E_DIR/kernel/run-in-vm" --kernel "$kernel" "${programs[@]}" "$@" \
-    >"$scratch/vm.out" 2>"$scratch/vm.log" || exit_status=$?
+  bare_vm "$kernel" "${programs[@]}" "$@"
 }
