@@ -25,6 +25,9 @@ namespace {
 // keeps changing before it kills the target rather than leaving it with pages that would read as
 // zeros.
 constexpr auto kPoisonPatience = std::chrono::seconds(5);
+// And how long until it holds the target for that: as long as one that pauses at all, or has a CPU
+// of its own, never needs.
+constexpr auto kStopPatience = std::chrono::seconds(1);
 // Between two looks at a map that is being changed. One that a target changes all the time stands
 // still only from when an event was read until the target has woken up.
 constexpr auto kChangingPause = std::chrono::microseconds(20);
@@ -103,12 +106,33 @@ bool LiveAttachment::Kill(const std::string& reason) {
   }
   if (killed_) return true;
   LogError(absl::StrCat(reason, "; the process is killed"));
-  if (syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0) != 0 && errno != ESRCH) {
-    LogError(absl::StrCat(Name(), ": kill failed: ", strerror(errno)));
-    return false;
-  }
+  if (!SendSignal(SIGKILL)) return false;
   killed_ = true;
   return true;
+}
+
+bool LiveAttachment::SendSignal(int signal) {
+  if (syscall(SYS_pidfd_send_signal, pidfd_.get(), signal, nullptr, 0) == 0 || errno == ESRCH) {
+    return true;
+  }
+  LogError(
+      absl::StrCat(Name(), ": sending SIG", sigabbrev_np(signal), " failed: ", strerror(errno)));
+  return false;
+}
+
+void LiveAttachment::StopTarget() {
+  MutexLock lock(mu_);
+  if (target_stopped_ || !pidfd_ || pid_ == getpid()) return;
+  target_stopped_ = SendSignal(SIGSTOP);
+  if (!target_stopped_) return;
+  LogWarning(absl::StrCat(Name(),
+                          ": changes its memory all the time, so that what was not fetched "
+                          "cannot be poisoned: it is stopped (SIGSTOP) until that is done"));
+}
+
+void LiveAttachment::ContinueTarget() {
+  MutexLock lock(mu_);
+  if (std::exchange(target_stopped_, false)) SendSignal(SIGCONT);
 }
 
 void LiveAttachment::Gone() {
@@ -286,17 +310,20 @@ void LiveAttachment::OnDrained(uint64_t left) {
 
 void LiveAttachment::SecureAbsentPages() {
   StopEvicting();
-  PoisonAbsentPages();
+  const auto stop_at = SteadyClock::now() + kStopPatience;
+  PoisonAbsentPages(stop_at);
   // Pages that were on the move are found now.
   const auto patience_ends = SteadyClock::now() + kPoisonPatience;
   while (!killed_ && memory_->uffd->Probe() == SpaceState::kChanging &&
          SteadyClock::now() < patience_ends) {
+    if (SteadyClock::now() > stop_at) StopTarget();
     std::this_thread::sleep_for(kChangingPause);
   }
-  PoisonAbsentPages();
+  PoisonAbsentPages(stop_at);
+  ContinueTarget();
 }
 
-void LiveAttachment::PoisonAbsentPages() {
+void LiveAttachment::PoisonAbsentPages(SteadyClock::time_point stop_at) {
   Filler filler(memory_.get());
   for (PageRange pages : AbsentPages()) {
     if (options_.policy == FaultPolicy::kKill &&
@@ -318,6 +345,7 @@ void LiveAttachment::PoisonAbsentPages() {
       }
       // The event loop goes on reading events meanwhile.
       if (report.end == FillEnd::kTryAgain) {
+        if (SteadyClock::now() > stop_at) StopTarget();
         std::this_thread::sleep_for(kChangingPause);
       }
     }
@@ -448,11 +476,17 @@ void LiveAttachment::Tick() {
 
 void LiveAttachment::Watch() {
   const std::optional<SteadyClock::time_point> since = fetcher_->parking().OldestSince();
-  const SteadyClock::duration held = since ? SteadyClock::now() - *since : kTick;
+  const SteadyClock::time_point now = SteadyClock::now();
+  const SteadyClock::duration held = since ? now - *since : kTick;
   if (!since || held < kWatchPatience) {
-    if (watch_reported_.exchange(false)) LogInfo(absl::StrCat(Name(), ": fills go on"));
+    // One that is just being tried again is not parked: that alone is no end of it.
+    if (watch_reported_ && now - last_held_.load() >= kTick) {
+      watch_reported_ = false;
+      LogInfo(absl::StrCat(Name(), ": fills go on"));
+    }
     return;
   }
+  last_held_ = now;
   if (watch_reported_.exchange(true)) return;
   pollfd readable{memory_->uffd->fd(), POLLIN, 0};
   std::string why;

@@ -125,7 +125,14 @@ class LiveAttachment final : public Target,
   bool CanBeIdentified() const;
   // Whether memory of this address space is registered in one of them.
   bool ServesOneOf(const std::vector<VmArea>& areas) const;
-  void PoisonAbsentPages();
+  // Stops the target from `stop_at` on.
+  void PoisonAbsentPages(SteadyClock::time_point stop_at);
+  // Holds the target by SIGSTOP, until ContinueTarget(): its threads come to the end of what they
+  // do to its memory, and then nothing of it changes. A shell whose job it is sees that, so this is
+  // for where it would be killed otherwise. Only where it is another process, whose pid is known.
+  void StopTarget();
+  void ContinueTarget();
+  bool SendSignal(int signal) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<PageRange> AbsentPages() const;
   void StopEvicting();
   // All but the quantiles of latencies.
@@ -157,7 +164,9 @@ class LiveAttachment final : public Target,
   std::atomic<bool> settling_ = false;  // a look is due soon, as something is set aside
   std::atomic<bool> watch_reported_ = false;
   std::atomic<bool> out_of_descriptors_ = false;
+  std::atomic<SteadyClock::time_point> last_held_ = SteadyClock::time_point();  // by Watch()
   mutable Mutex mu_;
+  bool target_stopped_ ABSL_GUARDED_BY(mu_) = false;
   UniqueFd pidfd_ ABSL_GUARDED_BY(mu_);
   // When the drain of everything began, and how many pages were left then; none: it has not.
   std::optional<SteadyClock::time_point> drain_began_ ABSL_GUARDED_BY(mu_);

@@ -23,6 +23,26 @@ class RaceEnd : public ParallelRaceTest {
   }
 };
 
+// All that is started meanwhile, threads and processes, runs on one CPU.
+class OneCpu {
+ public:
+  OneCpu() {
+    EXPECT_EQ(sched_getaffinity(0, sizeof(all_), &all_), 0);
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    for (size_t cpu = 0; CPU_COUNT(&one) == 0; ++cpu) {
+      if (CPU_ISSET(cpu, &all_)) CPU_SET(cpu, &one);
+    }
+    EXPECT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+  }
+  ~OneCpu() { EXPECT_EQ(sched_setaffinity(0, sizeof(all_), &all_), 0); }
+  OneCpu(const OneCpu&) = delete;
+  OneCpu& operator=(const OneCpu&) = delete;
+
+ private:
+  cpu_set_t all_;
+};
+
 TEST_P(RaceEnd, Race22_AfterADrainEverythingStaysWhenThePagerStops) {
   AttachmentOptions options;
   options.drain = true;
@@ -69,10 +89,13 @@ TEST_P(RaceEnd, Race22_StoppingBesideATargetThatChangesItsMemoryLeavesNoZerosAnd
     std::atomic<bool> stop = false;
     uint64_t at = 256;  // of the last 128 pages that move
     TargetThread mover([&] {
-      while (!stop) {
+      for (int moves = 1; !stop; ++moves) {
         const uint64_t to = at == 256 ? 1000 : 256;
         EXPECT_TRUE(arena_.Move(at, to, 128));
         at = to;
+        // On one CPU nothing else would ever run while the memory stands still, and this process,
+        // which is the agent's too, cannot be stopped for it.
+        if (moves % 16 == 0) std::this_thread::sleep_for(std::chrono::microseconds(20));
       }
     });
     std::atomic<int> wrong = 0;
@@ -96,6 +119,34 @@ TEST_P(RaceEnd, Race22_StoppingBesideATargetThatChangesItsMemoryLeavesNoZerosAnd
       EXPECT_TRUE(signal == SIGBUS || right) << "signal " << signal << " at page " << page;
     }
   }
+}
+
+// While it moves its memory on the only CPU, nobody else runs but when the kernel lets no fill
+// pass.
+TEST_P(RaceEnd, Race22_StoppingStopsATargetThatNeverPausesForAMomentRatherThanKillIt) {
+  const OneCpu one_cpu;
+  auto pager = Pager::Create({.readers = 1});
+  ASSERT_TRUE(pager.ok()) << pager.status();
+  pager_ = *std::move(pager);
+  void* shared =
+      mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(shared, MAP_FAILED);
+  auto* stop = new (shared) std::atomic<bool>(false);
+  ForkedTarget target(&arena_, GetParam(), 0, 512, [&] {
+    for (uint64_t at = 256; !*stop;) {
+      const uint64_t to = at == 256 ? 1000 : 256;
+      if (!arena_.Move(at, to, 128)) return 1;
+      at = to;
+    }
+    return PageIsZero(arena_.At(8)) ? 2 : 3;
+  });
+  const AttachmentId id = AttachTarget(&target, 0, 512);
+  target.Go();
+  ASSERT_TRUE(EventuallyStats(id, [](const auto& stats) { return stats.remap_events_total > 5; }));
+  pager_->Stop();
+  *stop = true;
+  EXPECT_EQ(target.child().Wait(), 1000 + SIGBUS);
+  munmap(shared, kPageSize);
 }
 
 TEST_P(RaceEnd, Race15_ATargetThatIsKilledWhileItWaitsEndsItsAttachment) {
