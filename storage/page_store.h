@@ -77,6 +77,9 @@ struct StoreStats {
   uint64_t stored_bytes = 0;  // approximate
   // Of its file system, what is free and what there is; 0 where that means nothing.
   uint64_t free_bytes = 0, capacity_bytes = 0;
+  // Pages that were found in, and missed by, the store's own cache of what is elsewhere, and what
+  // that takes; 0 where the store has none.
+  uint64_t cache_hits = 0, cache_misses = 0, cache_bytes = 0;
 };
 
 // A raw image that a store consists of, for a store that is one (file:).

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <list>
+#include <map>
 #include <random>
 #include <set>
 #include <utility>
@@ -38,12 +39,6 @@ librados::bufferlist Bytes(absl::string_view text) {
   librados::bufferlist bytes;
   bytes.append(text.data(), static_cast<unsigned>(text.size()));
   return bytes;
-}
-
-// Among all processes that were ever the owner.
-std::string UniqueCookie() {
-  std::random_device random;
-  return absl::StrCat(absl::Hex(random(), absl::kZeroPad8), absl::Hex(random(), absl::kZeroPad8));
 }
 
 std::string Describe() {
@@ -125,8 +120,13 @@ absl::Status RadosClient::Connect(const PageStoreOptions& options) {
   return absl::OkStatus();
 }
 
+std::string RadosClient::UniqueName() {
+  std::random_device random;
+  return absl::StrCat(absl::Hex(random(), absl::kZeroPad8), absl::Hex(random(), absl::kZeroPad8));
+}
+
 absl::Status RadosClient::TakeOver(const std::string& lock) {
-  cookie_ = UniqueCookie();
+  cookie_ = UniqueName();
   for (int attempt = 0; attempt < kTakeOverAttempts; ++attempt) {
     const int result = io_.lock_exclusive(lock, kLock, cookie_, Describe(), nullptr, 0);
     if (result == 0) {
@@ -135,6 +135,7 @@ absl::Status RadosClient::TakeOver(const std::string& lock) {
     }
     if (result != -EBUSY) return Failed("taking the owner's lock", result);
     if (absl::Status status = FenceOwner(lock); !status.ok()) return status;
+    took_over_ = true;
   }
   return absl::UnavailableError(
       absl::StrCat("the store rados:", location_, ": ", lock,
@@ -211,17 +212,20 @@ absl::Status RadosClient::TellAllOsds() {
   return failed < 0 ? Failed("telling every OSD of the fence", failed) : absl::OkStatus();
 }
 
-absl::StatusOr<uint64_t> RadosClient::ReadEpoch(const std::string& object) {
-  librados::bufferlist stored;
-  const int read = io_.getxattr(object, kEpoch, stored);
-  if (read == -ENOENT || read == -ENODATA) return 0;
-  if (read < 0) return Failed("reading the epoch", read);
-  uint64_t epoch = 0;
-  if (!absl::SimpleAtoi(stored.to_str(), &epoch)) {
-    return absl::DataLossError(absl::StrCat("the epoch of ", object, " of the store rados:",
-                                            location_, " is \"", stored.to_str(), "\", no number"));
+absl::StatusOr<RadosClient::StoreState> RadosClient::ReadStoreState() {
+  std::map<std::string, librados::bufferlist> attributes;
+  const int read = io_.getxattrs(kRadosStoreObject, attributes);
+  if (read < 0 && read != -ENOENT) return Failed("reading the version and the epoch", read);
+  StoreState state;
+  for (const auto& [name, number] :
+       {std::pair(kRadosMetaVersion, &state.version), std::pair(kEpoch, &state.epoch)}) {
+    const auto found = attributes.find(name);
+    if (found == attributes.end() || absl::SimpleAtoi(found->second.to_str(), number)) continue;
+    return absl::DataLossError(absl::StrCat("the ", name, " of ", kRadosStoreObject,
+                                            " in the store rados:", location_, " is \"",
+                                            found->second.to_str(), "\", no number"));
   }
-  return epoch;
+  return state;
 }
 
 absl::Status RadosClient::RaiseEpoch() {
@@ -229,14 +233,15 @@ absl::Status RadosClient::RaiseEpoch() {
   // then be larger than those in its objects.
   int result = 0;
   for (int attempt = 0; attempt < kEpochAttempts; ++attempt) {
-    const absl::StatusOr<uint64_t> last = ReadEpoch(kRadosStoreObject);
-    if (!last.ok()) return last.status();
+    const absl::StatusOr<StoreState> state = ReadStoreState();
+    if (!state.ok()) return state.status();
+    const uint64_t last = state->epoch;
     librados::ObjectWriteOperation op;
-    op.cmpxattr(kEpoch, LIBRADOS_CMPXATTR_OP_EQ, *last);
-    op.setxattr(kEpoch, Bytes(absl::StrCat(*last + 1)));
+    op.cmpxattr(kEpoch, LIBRADOS_CMPXATTR_OP_EQ, last);
+    op.setxattr(kEpoch, Bytes(absl::StrCat(last + 1)));
     result = io_.operate(kRadosStoreObject, &op, librados::OPERATION_FULL_FORCE);
     if (result == 0) {
-      epoch_ = *last + 1;
+      epoch_ = last + 1;
       RadosChange change{.object = lock_, .fill = [](auto*) {}, .frees = true};
       return Apply("raising the epoch", change);
     }

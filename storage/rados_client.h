@@ -27,6 +27,7 @@ namespace faultline {
 // The object that has the metadata. A program that let one process at a time have a namespace has
 // its owner's lock and epoch there.
 inline constexpr char kRadosStoreObject[] = "store";
+inline constexpr char kRadosMetaVersion[] = "version";  // an attribute of it
 
 // How long a process that was the owner is kept out, in seconds. The list of those is part of the
 // cluster's map, so it must not grow for ever.
@@ -67,6 +68,19 @@ class RadosClient {
   bool owner() const { return !lock_.empty(); }
 
   uint64_t epoch() const { return epoch_; }
+  // Whether another process was the owner until then, and has not given it up.
+  bool took_over() const { return took_over_; }
+  // What the store's object says of the namespace as a whole.
+  struct StoreState {
+    uint64_t version = 0;  // of the metadata
+    uint64_t epoch = 0;    // of whoever has become the owner of anything last
+  };
+  absl::StatusOr<StoreState> ReadStoreState();
+  // Waits until no call of a watch that has ended is under way.
+  void FlushWatches() { cluster_.watch_flush(); }
+  // Among all processes that ever have the namespace open.
+  static std::string UniqueName();
+
   // Whether this is the owner still; ABORTED where it is not.
   absl::Status CheckOwner();
   // Removes the lock's object, as what it stands for is gone; unless this is the owner no more.
@@ -91,7 +105,6 @@ class RadosClient {
   absl::Status Connect(const PageStoreOptions& options);
   absl::Status TakeOver(const std::string& lock);
   absl::Status TellAllOsds();
-  absl::StatusOr<uint64_t> ReadEpoch(const std::string& object);
   absl::Status RaiseEpoch();
   void Submit(const RadosChange& change, RadosBatch* batch, int* result);
 
@@ -102,6 +115,7 @@ class RadosClient {
   std::string pool_;
   std::string lock_;  // the object; empty where this is no owner
   std::string cookie_;
+  bool took_over_ = false;
   uint64_t epoch_ = 0;                // of an owner; larger than that of any before, of anything
   std::atomic<bool> fenced_ = false;  // known to be
 };

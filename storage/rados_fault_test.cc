@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Owners that were fenced, and OSDs that are killed or hang, under load.
+#include <absl/strings/ascii.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
@@ -19,17 +20,12 @@ namespace {
 
 using std::chrono::steady_clock;
 
-constexpr LayerId kLayer(1);
 // What the other process writes, in extents of their own.
 constexpr uint64_t kFirstPages[] = {0, 640, 1280};
 constexpr uint64_t kPagesOfAll = 64 * 1000;
 
 constexpr char kWriterVariable[] = "FAULTLINE_RADOS_WRITER";
-
-absl::Status Own(PageStore& store) {
-  const LayerId layers[] = {kLayer};
-  return store.Own(/*volume=*/7, layers);
-}
+constexpr char kReaderVariable[] = "FAULTLINE_RADOS_READER";
 
 // The other process: writes one version after another, and says which were acknowledged. After the
 // first failure it tries some more, in extents that nobody has written, and says how that ended.
@@ -52,30 +48,47 @@ int WriteUntilFenced(const std::string& location) {
   return 0;
 }
 
-class Writer {
+// The other process: reads as the owner what it has written, again and again, and says of each read
+// when it began, until it finds something else, or nothing.
+int ReadUntilFenced(const std::string& location) {
+  auto store = OpenPageStore(location, RadosOptions());
+  if (!store.ok() || !Own(**store).ok() || !WriteLayer(**store, kLayer, {{0, 1}}).ok()) return 1;
+  while (true) {
+    const auto began = steady_clock::now().time_since_epoch().count();
+    const auto found = ReadLayer(**store, kLayer, Pages(0, 1));
+    if (!found.ok() || !found->contains(0) || found->at(0) != PatternEncoded(0, 1)) break;
+    printf("%ld\n", static_cast<long>(began));
+    fflush(stdout);
+  }
+  printf("another\n");
+  fflush(stdout);
+  return 0;
+}
+
+class OtherProcess {
  public:
-  explicit Writer(const std::string& location) {
+  OtherProcess(const char* variable, const std::string& location) {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) abort();
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
-    setenv(kWriterVariable, location.c_str(), 1);
+    setenv(variable, location.c_str(), 1);
     char self[] = "/proc/self/exe";
     char* arguments[] = {self, nullptr};
     if (posix_spawn(&pid_, self, &actions, nullptr, arguments, environ) != 0) abort();
-    unsetenv(kWriterVariable);
+    unsetenv(variable);
     posix_spawn_file_actions_destroy(&actions);
     close(ends[1]);
     from_ = fdopen(ends[0], "r");
   }
-  ~Writer() {
+  ~OtherProcess() {
     kill(pid_, SIGKILL);
     waitpid(pid_, nullptr, 0);
     fclose(from_);
   }
-  Writer(const Writer&) = delete;
-  Writer& operator=(const Writer&) = delete;
+  OtherProcess(const OtherProcess&) = delete;
+  OtherProcess& operator=(const OtherProcess&) = delete;
 
   // The next line that it says; empty at the end.
   std::string Line() {
@@ -133,7 +146,7 @@ TEST(RadosFencing, AFencedOwnerDoesNotSayThatNothingIsThereEither) {
 // again: it was stopped for longer, in the middle of writing.
 TEST(RadosFencing, AnOwnerThatWasStoppedForLongWritesNothingWhenItGoesOn) {
   const std::string location = NewLocation();
-  Writer writer(location);
+  OtherProcess writer(kWriterVariable, location);
   std::string line;
   for (int i = 0; i < 20; ++i) line = writer.Line();
   ASSERT_EQ(line.rfind("acknowledged ", 0), 0u) << line;
@@ -166,12 +179,39 @@ TEST(RadosFencing, AnOwnerThatWasStoppedForLongWritesNothingWhenItGoesOn) {
   }
 }
 
+// It is stopped while it answers out of its cache, and has no say in how long that lasts.
+TEST(RadosFencing, AnOwnerThatWasStoppedAnswersWithNothingThatTheNextHasReplaced) {
+  for (const int stopped_ms : {0, 300, 3000}) {
+    const std::string location = NewLocation();
+    OtherProcess reader(kReaderVariable, location);
+    const auto next = OpenRados(location);
+    const auto until = steady_clock::now() + std::chrono::milliseconds(500);
+    std::string line;
+    while (steady_clock::now() < until) {
+      line = reader.Line();
+      ASSERT_TRUE(absl::ascii_isdigit(static_cast<unsigned char>(line[0]))) << line;
+    }
+    reader.Signal(SIGSTOP);
+    ASSERT_STATUS_OK(Own(*next));
+    ASSERT_STATUS_OK(WriteLayer(*next, kLayer, {{0, 2}}));
+    const auto replaced = steady_clock::now().time_since_epoch().count();
+    std::this_thread::sleep_for(std::chrono::milliseconds(stopped_ms));
+    reader.Signal(SIGCONT);
+    int late = 0;
+    for (line = reader.Line(); line != "another" && !line.empty(); line = reader.Line()) {
+      late += std::stol(line) > replaced ? 1 : 0;
+    }
+    EXPECT_EQ(line, "another");
+    EXPECT_EQ(late, 0) << "reads that began behind the write had what it replaced";
+  }
+}
+
 // Whoever is killed and started again at once is the owner at once.
 TEST(RadosFencing, AnOwnerThatWasKilledLosesNothingAcknowledged) {
   const std::string location = NewLocation();
   uint64_t acknowledged = 0;
   for (int round = 0; round < 3; ++round) {
-    Writer writer(location);
+    OtherProcess writer(kWriterVariable, location);
     for (int i = 0; i < 15; ++i) acknowledged = std::stoull(writer.Line().substr(13));
     writer.Signal(SIGKILL);
     for (std::string line; !(line = writer.Line()).empty();) {
@@ -317,6 +357,9 @@ TEST(RadosFaults, AWriteWaitsWhileTooFewReplicasAreThere) {
 int main(int argc, char** argv) {
   if (const char* location = getenv(faultline::kWriterVariable); location != nullptr) {
     return faultline::WriteUntilFenced(location);
+  }
+  if (const char* location = getenv(faultline::kReaderVariable); location != nullptr) {
+    return faultline::ReadUntilFenced(location);
   }
   testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();

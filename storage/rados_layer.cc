@@ -29,6 +29,11 @@ std::string BlockKey(ExtentUse use, uint64_t block) {
   return absl::StrFormat("%s%08x", use == ExtentUse::kHeld ? kHeldPrefix : kLoadingPrefix, block);
 }
 
+uint64_t NextNumber() {
+  static std::atomic<uint64_t> last = 0;
+  return ++last;
+}
+
 }  // namespace
 
 std::string LayerObject(LayerId layer) { return absl::StrFormat("l.%x", layer.raw()); }
@@ -148,7 +153,11 @@ void ForgetLoading(const ExtentSet& loading, librados::ObjectWriteOperation* op)
 }
 
 RadosLayer::RadosLayer(RadosClient* client, LayerId id, StoredLayer stored)
-    : client_(client), id_(id), extents_(std::move(stored.extents)), exists_(stored.exists) {}
+    : client_(client),
+      id_(id),
+      number_(NextNumber()),
+      extents_(std::move(stored.extents)),
+      exists_(stored.exists) {}
 
 bool RadosLayer::Has(ExtentIndex extent) const {
   MutexLock lock(mu_);

@@ -75,6 +75,8 @@ class RadosLayer {
   RadosLayer& operator=(const RadosLayer&) = delete;
 
   LayerId id() const { return id_; }
+  // That no other object of this class has had in this process.
+  uint64_t number() const { return number_; }
   bool Has(ExtentIndex extent) const;
   uint64_t count() const;
   // As ExtentSet.
@@ -105,6 +107,7 @@ class RadosLayer {
 
   RadosClient* const client_;
   const LayerId id_;
+  const uint64_t number_;
   std::atomic<uint64_t> writes_ = 0;
 
   mutable Mutex mu_;

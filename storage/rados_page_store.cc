@@ -29,6 +29,8 @@
 #include "storage/rados_client.h"
 #include "storage/rados_extent.h"
 #include "storage/rados_layer.h"
+#include "storage/rados_lease.h"
+#include "storage/rados_page_cache.h"
 #include "storage/rados_write.h"
 
 namespace faultline {
@@ -46,7 +48,6 @@ constexpr uint64_t kMetaAtATime = 1024;
 constexpr absl::string_view kMetaPrefix = "m.";
 constexpr absl::string_view kDeletingPrefix = "deleting.";
 constexpr absl::string_view kOwnerPrefix = "w.";
-constexpr char kMetaVersion[] = "version";
 // Of the metadata; a program that knows nothing of several servers refuses it.
 constexpr absl::string_view kFormatKey = "m.format.several-servers";
 
@@ -65,6 +66,17 @@ struct FoundLayer {
   RadosClient* client = nullptr;
   std::shared_ptr<Owner> owner;  // null where the layer is owned by nobody or by others
   std::shared_ptr<RadosLayer> layer;
+  bool remembered = false;  // others find the same object, so that it pays to cache its pages
+};
+
+// What a call reads of one extent: out of the cache, or from the pool.
+struct ExtentPart {
+  explicit ExtentPart(PageRange pages) : read(pages) {}
+
+  ExtentRead read;
+  bool is_cached = false;
+  RadosPageCache::Pages cached;
+  uint64_t ticket = 0;
 };
 
 class RadosPageStore final : public PageStore {
@@ -95,7 +107,10 @@ class RadosPageStore final : public PageStore {
  private:
   RadosPageStore(absl::string_view location, const PageStoreOptions& options,
                  std::unique_ptr<RadosClient> client)
-      : location_(location), options_(options), client_(std::move(client)) {}
+      : location_(location),
+        options_(options),
+        client_(std::move(client)),
+        cache_(options.memory_bytes) {}
 
   // What this process knows of a layer, or null.
   FoundLayer FindKnown(LayerId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -110,14 +125,18 @@ class RadosPageStore final : public PageStore {
   absl::StatusOr<std::shared_ptr<Owner>> TakeOwner(uint64_t volume);
 
   absl::Status ReadFound(const FoundLayer& found, PageRange range, Visitor visit);
-  absl::Status ReadWindow(const FoundLayer& found, PageRange window, Visitor visit);
-  absl::Status ReadExtents(const FoundLayer& found, PageRange window,
-                           std::deque<ExtentRead>* reads);
+  // Sets `asked` where the pool was asked.
+  absl::Status ReadWindow(const FoundLayer& found, PageRange window, Visitor visit, bool* asked);
+  absl::Status ReadExtents(const FoundLayer& found, PageRange window, std::deque<ExtentPart>* parts,
+                           bool* asked);
+  absl::Status VisitPart(const FoundLayer& found, ExtentPart& part, Visitor visit);
   absl::Status WriteFound(const FoundLayer& found, const PageWrites& writes);
   // All keys of the store's object that begin with `prefix`, without it.
   absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadKeys(
       absl::string_view prefix);
   absl::StatusOr<uint64_t> ReadMetaVersion();
+  // Forgets the owners that this process is no more; OK where that is known of all.
+  absl::Status CheckOwners();
   absl::Status InitMeta();
   void ReclaimLoop();
   absl::Status Reclaim(LayerId layer);
@@ -126,6 +145,7 @@ class RadosPageStore final : public PageStore {
   const PageStoreOptions options_;
   const std::unique_ptr<RadosClient> client_;
   ExtentLocks::Table extent_locks_;
+  RadosPageCache cache_;
   std::atomic<uint64_t> meta_version_ = 0;  // that was read or written last
 
   Mutex mu_;
@@ -142,7 +162,8 @@ class RadosPageStore final : public PageStore {
   std::set<LayerId> deleted_ ABSL_GUARDED_BY(mu_);  // whose objects may still be there
   std::vector<LayerId> to_reclaim_ ABSL_GUARDED_BY(mu_);
   std::atomic<bool> stopping_ = false;
-  std::thread reclaim_thread_;  // last: it uses all of the above
+  std::unique_ptr<RadosLease> lease_;
+  std::thread reclaim_thread_;  // last: it and the lease's use all of the above
 };
 
 absl::StatusOr<std::unique_ptr<PageStore>> RadosPageStore::Open(
@@ -161,6 +182,8 @@ absl::StatusOr<std::unique_ptr<PageStore>> RadosPageStore::Open(
     store->deleted_.insert(LayerId(id));
     store->to_reclaim_.push_back(LayerId(id));
   }
+  store->lease_ = std::make_unique<RadosLease>(store->client_.get(),
+                                               [raw = store.get()] { return raw->CheckOwners(); });
   store->reclaim_thread_ = std::thread([raw = store.get()] { raw->ReclaimLoop(); });
   pthread_setname_np(store->reclaim_thread_.native_handle(), "store-reclaim");
   return store;
@@ -196,13 +219,14 @@ absl::Status RadosPageStore::InitMeta() {
 FoundLayer RadosPageStore::FindKnown(LayerId id) {
   if (const auto owned = owner_of_.find(id); owned != owner_of_.end()) {
     const std::shared_ptr<Owner>& owner = owned->second;
-    return {owner->client.get(), owner, owner->layers.at(id)};
+    return {owner->client.get(), owner, owner->layers.at(id), true};
   }
   if (const auto found = layers_.find(id); found != layers_.end()) {
-    return {client_.get(), nullptr, found->second};
+    return {client_.get(), nullptr, found->second, true};
   }
   if (!deleted_.contains(id)) return {};
-  return {client_.get(), nullptr, std::make_shared<RadosLayer>(client_.get(), id, StoredLayer())};
+  auto empty = std::make_shared<RadosLayer>(client_.get(), id, StoredLayer());
+  return {client_.get(), nullptr, std::move(empty), false};
 }
 
 absl::StatusOr<FoundLayer> RadosPageStore::FindToWrite(LayerId id) {
@@ -219,8 +243,8 @@ absl::StatusOr<FoundLayer> RadosPageStore::FindToWrite(LayerId id) {
   auto layer = std::make_shared<RadosLayer>(client_.get(), id, *std::move(stored));
   MutexLock lock(mu_);
   // Another thread may have been first: there must be one only, as it is what changes are seen in.
-  return FoundLayer{client_.get(), nullptr,
-                    layers_.try_emplace(id, std::move(layer)).first->second};
+  return FoundLayer{client_.get(), nullptr, layers_.try_emplace(id, std::move(layer)).first->second,
+                    true};
 }
 
 absl::StatusOr<FoundLayer> RadosPageStore::FindToRead(LayerId id, ExtentIndex first,
@@ -245,8 +269,9 @@ absl::StatusOr<FoundLayer> RadosPageStore::FindToRead(LayerId id, ExtentIndex fi
   auto layer = std::make_shared<RadosLayer>(client_.get(), id, *std::move(stored));
   MutexLock lock(mu_);
   // Not what may have been read before a note said to forget it.
-  if (frozen && notes == notes_) layers_.try_emplace(id, layer);
-  return FoundLayer{client_.get(), nullptr, std::move(layer)};
+  const bool remembered = frozen && notes == notes_;
+  if (remembered) layer = layers_.try_emplace(id, std::move(layer)).first->second;
+  return FoundLayer{client_.get(), nullptr, std::move(layer), remembered};
 }
 
 void RadosPageStore::ForgetLayers(const std::shared_ptr<Owner>& owner) {
@@ -280,7 +305,26 @@ absl::StatusOr<std::shared_ptr<Owner>> RadosPageStore::TakeOwner(uint64_t volume
   if (!client.ok()) return client.status();
   owner = std::make_shared<Owner>();
   owner->client = *std::move(client);
+  // The owner before may be answering out of its cache.
+  if (owner->client->took_over()) lease_->EndOthers();
   return owner;
+}
+
+absl::Status RadosPageStore::CheckOwners() {
+  std::vector<std::shared_ptr<Owner>> owners;
+  {
+    MutexLock lock(mu_);
+    for (const auto& [volume, owner] : owners_) owners.push_back(owner);
+  }
+  for (const std::shared_ptr<Owner>& owner : owners) {
+    const absl::Status status = owner->client->CheckOwner();
+    if (absl::IsAborted(status)) {
+      Lose(owner);
+    } else if (!status.ok()) {
+      return status;
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status RadosPageStore::Own(uint64_t volume, std::span<const LayerId> layers) {
@@ -365,49 +409,71 @@ absl::Status RadosPageStore::ReadFound(const FoundLayer& found, PageRange range,
     const std::vector<ExtentIndex> extents =
         layer.Find(ExtentOf(rest.first), last, kWindowExtents + 1);
     if (extents.empty()) break;
-    asked = true;
     const PageIndex end =
         extents.size() > kWindowExtents ? PagesOf(extents.back()).first : rest.end();
     const PageRange window =
         PageRange::Between(std::max(rest.first, PagesOf(extents.front()).first), end);
-    if (absl::Status status = ReadWindow(found, window, visit); !status.ok()) return status;
+    if (absl::Status status = ReadWindow(found, window, visit, &asked); !status.ok()) {
+      return status;
+    }
     rest = PageRange::Between(end, rest.end());
   }
-  // That nothing is there is true only as long as nobody else is the owner.
-  return found.owner == nullptr || asked ? absl::OkStatus() : found.client->CheckOwner();
+  // What is known here, and that nothing is there, is true only as long as nobody else is the
+  // owner.
+  if (found.owner == nullptr || asked || lease_->HoldsOwners()) return absl::OkStatus();
+  return found.client->CheckOwner();
 }
 
-absl::Status RadosPageStore::ReadWindow(const FoundLayer& found, PageRange window, Visitor visit) {
-  std::deque<ExtentRead> reads;
+absl::Status RadosPageStore::ReadWindow(const FoundLayer& found, PageRange window, Visitor visit,
+                                        bool* asked) {
+  std::deque<ExtentPart> parts;
   const ExtentIndex first = ExtentOf(window.first);
   const ExtentIndex last = ExtentOf(PageIndex(window.end().raw() - 1));
   absl::Status status;
   if (first == last) {
-    status = ReadExtents(found, window, &reads);
+    status = ReadExtents(found, window, &parts, asked);
   } else {
     // Not while pages are handed out: who gets them may read the store.
     const ExtentLocks lock(&extent_locks_, ExtentLocks::Side::kShared, found.layer->id(), first,
                            last);
-    status = ReadExtents(found, window, &reads);
+    status = ReadExtents(found, window, &parts, asked);
   }
-  for (ExtentRead& read : reads) {
+  for (ExtentPart& part : parts) {
     if (!status.ok()) break;
-    status = read.Visit(visit);
+    status = VisitPart(found, part, visit);
+  }
+  return status;
+}
+
+absl::Status RadosPageStore::VisitPart(const FoundLayer& found, ExtentPart& part, Visitor visit) {
+  if (part.is_cached) return part.cached.Visit(visit);
+  if (!found.remembered) return part.read.Visit(visit);
+  RadosPageCache::Read pages;
+  absl::Status status = part.read.Visit([&](PageIndex page, absl::string_view encoded) {
+    pages.emplace_back(page, encoded);
+    return visit(page, encoded);
+  });
+  if (status.ok()) {
+    cache_.Add(found.layer->number(), part.read.pages(), part.ticket, std::move(pages));
   }
   return status;
 }
 
 absl::Status RadosPageStore::ReadExtents(const FoundLayer& found, PageRange window,
-                                         std::deque<ExtentRead>* reads) {
+                                         std::deque<ExtentPart>* parts, bool* asked) {
   const RadosLayer& layer = *found.layer;
   int failed = 0;
   {
     RadosBatch batch(&found.client->io());
     const ExtentIndex last = ExtentOf(PageIndex(window.end().raw() - 1));
     for (const ExtentIndex extent : layer.Find(ExtentOf(window.first), last, ~size_t{0})) {
-      ExtentRead& read = reads->emplace_back(window.Intersect(PagesOf(extent)));
+      ExtentPart& part = parts->emplace_back(window.Intersect(PagesOf(extent)));
+      part.is_cached = found.remembered &&
+                       cache_.Find(layer.number(), part.read.pages(), &part.cached, &part.ticket);
+      if (part.is_cached) continue;
+      *asked = true;
       librados::ObjectReadOperation op;
-      read.Add(&op);
+      part.read.Add(&op);
       // One that is listed may not be there yet: then it holds no page.
       batch.Submit(ExtentObject(layer.id(), extent), &op, [&failed](int result) {
         if (result < 0 && result != -ENOENT) failed = result;
@@ -445,9 +511,14 @@ absl::Status RadosPageStore::WriteFound(const FoundLayer& found, const PageWrite
   }
   // In this order nothing is ever there that is not listed, however this ends.
   const std::string doing = absl::StrCat("writing to layer ", id.raw());
+  std::deque<RadosPageCache::Write> cached;
+  for (const auto& [extent, change] : *plan) {
+    cached.emplace_back(&cache_, layer.number(), extent, change);
+  }
   layer.NoteWrite();
   if (absl::Status status = layer.Change(added, {}); !status.ok()) return status;
   if (absl::Status status = found.client->Apply(doing, changes); !status.ok()) return status;
+  for (RadosPageCache::Write& write : cached) write.Commit();
   return layer.Change({}, removed);
 }
 
@@ -547,18 +618,14 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> RadosPageStore:
 }
 
 absl::StatusOr<uint64_t> RadosPageStore::ReadMetaVersion() {
-  librados::bufferlist stored;
-  const int read = client_->io().getxattr(kRadosStoreObject, kMetaVersion, stored);
-  if (read == -ENODATA) return 0;
-  if (read < 0) return client_->Failed("reading the metadata's version", read);
-  uint64_t version = 0;
-  if (absl::SimpleAtoi(stored.to_str(), &version)) return version;
-  return absl::DataLossError(
-      absl::StrCat("the metadata's version is \"", stored.to_str(), "\", no number"));
+  const absl::StatusOr<RadosClient::StoreState> state = client_->ReadStoreState();
+  if (!state.ok()) return state.status();
+  return state->version;
 }
 
 absl::StatusOr<bool> RadosPageStore::MetaIsCurrent() {
   const uint64_t known = meta_version_;
+  if (lease_->HoldsMeta(known)) return true;
   const absl::StatusOr<uint64_t> version = ReadMetaVersion();
   if (!version.ok()) return version.status();
   return *version == known;
@@ -612,20 +679,26 @@ absl::Status RadosPageStore::WriteMeta(std::span<const MetaChange> changes) {
   change.fill = [&](auto* op) {
     librados::bufferlist next;
     next.append(absl::StrCat(version + 1));
-    op->cmpxattr(kMetaVersion, LIBRADOS_CMPXATTR_OP_EQ, version);
-    op->setxattr(kMetaVersion, next);
+    op->cmpxattr(kRadosMetaVersion, LIBRADOS_CMPXATTR_OP_EQ, version);
+    op->setxattr(kRadosMetaVersion, next);
     if (!set.empty()) op->omap_set(set);
     if (!removed.empty()) op->omap_rm_keys(removed);
   };
   // A few bytes, and what deletes a volume must get through.
   change.frees = true;
   absl::Status status = client_->Apply("writing the metadata", change);
-  if (status.ok()) meta_version_ = version + 1;
-  return status;
+  if (!status.ok()) return status;
+  meta_version_ = version + 1;
+  // By a version alone nothing has become different.
+  if (!changes.empty()) lease_->EndOthers();
+  return absl::OkStatus();
 }
 
 StoreStats RadosPageStore::Stats() {
   StoreStats stats;
+  stats.cache_hits = cache_.hits();
+  stats.cache_misses = cache_.misses();
+  stats.cache_bytes = cache_.bytes();
   MutexLock lock(mu_);
   for (const auto& [id, layer] : layers_) stats.stored_bytes += layer->KnownBytes();
   for (const auto& [volume, owner] : owners_) {

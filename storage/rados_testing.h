@@ -49,6 +49,13 @@ inline std::unique_ptr<PageStore> OpenRados(const std::string& location) {
   return store.ok() ? *std::move(store) : nullptr;
 }
 
+// The layer of the one volume that a test has, where it has no catalog.
+inline constexpr LayerId kLayer(1);
+inline absl::Status Own(PageStore& store) {
+  const LayerId layers[] = {kLayer};
+  return store.Own(/*volume=*/7, layers);
+}
+
 // deploy/rados-cluster COMMAND DIR ARGUMENTS
 inline void Cluster(const std::string& command, const std::string& arguments = "") {
   const std::string line =

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// For benchmarks of servers: a server of this machine with one volume, which is read and written as
+// an agent does. What fails ends the process.
+#ifndef FAULTLINE_CLIENT_BENCH_SERVED_VOLUME_H_
+#define FAULTLINE_CLIENT_BENCH_SERVED_VOLUME_H_
+
+#include <absl/strings/str_cat.h>
+#include <absl/time/clock.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdio>
+#include <cstdlib>
+#include <future>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "client/bench/child_process.h"
+#include "client/remote/admin_client.h"
+#include "client/remote/page_server.h"
+
+namespace faultline::bench {
+
+inline void Require(const absl::Status& status, const std::string& what) {
+  if (status.ok()) return;
+  fprintf(stderr, "%s: %s\n", what.c_str(), status.ToString().c_str());
+  exit(1);
+}
+
+// Full of what no codec makes smaller.
+inline std::array<std::byte, kPageSize> RandomPage(uint64_t seed) {
+  std::mt19937_64 random(seed + 1);
+  std::array<std::byte, kPageSize> bytes;
+  for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
+  return bytes;
+}
+
+// Not thread-safe, but for source().
+class ServedVolume {
+ public:
+  static constexpr char kName[] = "benchmark";
+
+  // A server that listens at unix:PATH, with further flags.
+  ServedVolume(const std::string& program, const std::string& path,
+               const std::vector<std::string>& flags, uint64_t pages)
+      : address_("unix:" + path), page_(RandomPage(1)) {
+    std::vector<std::string> argv = {program, "--listen=" + address_};
+    argv.insert(argv.end(), flags.begin(), flags.end());
+    auto process = ChildProcess::Start(argv, {}, {}, ChildProcess::TlsVariables::kDropped);
+    Require(process.status(), "starting a server");
+    process_ = *std::move(process);
+    auto admin = AdminClient::Create({.address = address_, .call_timeout = absl::Seconds(20)});
+    Require(admin.status(), "reaching the server");
+    rpc::CreateVolumeRequest request;
+    request.set_name(kName);
+    request.set_size_bytes(pages * kPageSize);
+    absl::Status created;
+    for (int i = 0; i < 100 && (i == 0 || !created.ok()); ++i) {
+      created = (*admin)->CreateVolume(request).status();
+      if (!created.ok()) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+    Require(created, "making the volume");
+    auto server = PageServer::Create({.address = address_});
+    Require(server.status(), "reaching the server");
+    server_ = *std::move(server);
+    auto io = server_->OpenVolumeIo(kName, absl::Now() + absl::Seconds(20));
+    Require(io.status(), "opening the volume");
+    io_ = *std::move(io);
+    for (uint64_t first = 0; first < pages; first += 64) {
+      std::vector<uint64_t> all;
+      for (uint64_t page = first; page < first + 64 && page < pages; ++page) all.push_back(page);
+      Write(all);
+    }
+  }
+
+  const std::string& address() const { return address_; }
+  pid_t pid() const { return process_.pid(); }
+
+  void Read(uint64_t first, uint64_t count) const {
+    std::promise<absl::Status> read;
+    io_.source->Fetch({PageIndex(first), PageCount(count)}, FetchLane::kDemand,
+                      absl::Now() + absl::Seconds(20),
+                      [&](absl::StatusOr<std::span<const FetchedRun>> runs) {
+                        if (runs.ok() && runs->front().bytes == nullptr) {
+                          return read.set_value(absl::DataLossError("zeros"));
+                        }
+                        read.set_value(runs.status());
+                      });
+    Require(read.get_future().get(), "reading");
+  }
+  void Write(const std::vector<uint64_t>& pages) const {
+    std::vector<PageToWrite> writes;
+    for (const uint64_t page : pages) writes.push_back({PageIndex(page), page_.data()});
+    std::promise<absl::Status> written;
+    io_.sink->Write(writes, absl::Now() + absl::Seconds(20),
+                    [&](absl::Status status) { written.set_value(std::move(status)); });
+    Require(written.get_future().get(), "writing");
+  }
+
+ private:
+  const std::string address_;
+  const std::array<std::byte, kPageSize> page_;
+  ChildProcess process_;
+  std::unique_ptr<PageServer> server_;
+  VolumeIo io_;
+};
+
+}  // namespace faultline::bench
+
+#endif  // FAULTLINE_CLIENT_BENCH_SERVED_VOLUME_H_
