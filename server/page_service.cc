@@ -73,6 +73,26 @@ absl::StatusOr<PageCount> CountPagesOf(const google::protobuf::RepeatedPtrField<
                       absl::StrCat("volume \"", info.name, "\": ", status.message()));
 }
 
+PageRange RangeOf(const rpc::PageRun& run) {
+  return {PageIndex(run.first()), PageCount(run.count())};
+}
+auto AddTo(FetchAnswer* found) {
+  return [found](PageIndex page, absl::string_view encoded) {
+    if (IsEncodedZeroPage(encoded)) {
+      found->AddZero(PageRange::Single(page));
+    } else {
+      found->Add(page, encoded);
+    }
+    return absl::OkStatus();
+  };
+}
+auto AddZeroTo(FetchAnswer* found) {
+  return [found](PageRange zero) {
+    found->AddZero(zero);
+    return absl::OkStatus();
+  };
+}
+
 class FetchOfPages final : public StreamRequest {
  public:
   FetchOfPages(rpc::FetchRequest request, std::shared_ptr<Volume> volume, uint64_t pages,
@@ -83,40 +103,22 @@ class FetchOfPages final : public StreamRequest {
         counters_(counters) {}
 
   absl::Status Answer(grpc::ByteBuffer* answer) override {
-    FetchAnswer pages_found{PageCount(pages())};
+    FetchAnswer found{PageCount(pages())};
     const Clock::time_point begun = Clock::now();
     for (const rpc::PageRun& run : request_.runs()) {
-      const PageRange range{PageIndex(run.first()), PageCount(run.count())};
-      const absl::Status status = volume_->Read(
-          range,
-          [&pages_found](PageIndex page, absl::string_view encoded) {
-            if (IsEncodedZeroPage(encoded)) {
-              pages_found.AddZero(PageRange::Single(page));
-            } else {
-              pages_found.Add(page, encoded);
-            }
-            return absl::OkStatus();
-          },
-          [&pages_found](PageRange zero) {
-            pages_found.AddZero(zero);
-            return absl::OkStatus();
-          });
+      const absl::Status status = volume_->Read(RangeOf(run), AddTo(&found), AddZeroTo(&found));
       if (!status.ok()) return Refuse(status, answer);
     }
-    counters_->pages_fetched.Add(pages_found.page_count().raw());
-    // Who asks for one page goes by itself from there; who asks for more goes on behind them.
-    if (pages() > 1 && pages_found.ends_in_zeros()) {
-      const rpc::PageRun& last = *request_.runs().rbegin();
-      const PageIndex end = PageIndex(last.first()) + PageCount(last.count());
-      pages_found.NoteZerosBeyond(volume_->ZerosFrom(end, kMaxZerosBeyond));
+    return Finish(&found, begun, answer);
+  }
+
+  bool AnswerAtHand(grpc::ByteBuffer* answer) override {
+    FetchAnswer found{PageCount(pages())};
+    const Clock::time_point begun = Clock::now();
+    for (const rpc::PageRun& run : request_.runs()) {
+      if (!volume_->ReadAtHand(RangeOf(run), AddTo(&found), AddZeroTo(&found))) return false;
     }
-    const Clock::time_point read = Clock::now();
-    counters_->fetches.Record(read - came_);
-    counters_->store_reads.Record(read - begun);
-    volume_->traffic().pages_fetched.fetch_add(pages_found.page_count().raw(),
-                                               std::memory_order_relaxed);
-    pages_found.Finish(request_.request_id(), read - came_, read - begun, answer);
-    return absl::OkStatus();
+    return Finish(&found, begun, answer).ok();
   }
 
   absl::Status Refuse(const absl::Status& status, grpc::ByteBuffer* answer) override {
@@ -128,6 +130,23 @@ class FetchOfPages final : public StreamRequest {
   }
 
  private:
+  absl::Status Finish(FetchAnswer* found, Clock::time_point begun, grpc::ByteBuffer* answer) {
+    counters_->pages_fetched.Add(found->page_count().raw());
+    // Who asks for one page goes by itself from there; who asks for more goes on behind them.
+    if (pages() > 1 && found->ends_in_zeros()) {
+      const rpc::PageRun& last = *request_.runs().rbegin();
+      const PageIndex end = PageIndex(last.first()) + PageCount(last.count());
+      found->NoteZerosBeyond(volume_->ZerosFrom(end, kMaxZerosBeyond));
+    }
+    const Clock::time_point read = Clock::now();
+    counters_->fetches.Record(read - came_);
+    counters_->store_reads.Record(read - begun);
+    volume_->traffic().pages_fetched.fetch_add(found->page_count().raw(),
+                                               std::memory_order_relaxed);
+    found->Finish(request_.request_id(), read - came_, read - begun, answer);
+    return absl::OkStatus();
+  }
+
   const Clock::time_point came_ = Clock::now();
   const rpc::FetchRequest request_;
   const std::shared_ptr<Volume> volume_;

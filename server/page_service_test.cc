@@ -12,6 +12,27 @@
 namespace faultline {
 namespace {
 
+// As if in a cluster, and only pages below kAtHand were at hand: what reads others waits at a gate.
+class FarPageStore final : public ForwardingPageStore {
+ public:
+  static constexpr uint64_t kAtHand = 50;
+
+  explicit FarPageStore(Gate* gate) : ForwardingPageStore(NewMemoryPageStore()), gate_(gate) {}
+
+  bool shared() const override { return true; }
+  absl::Status Read(LayerId layer, PageRange range, Visitor visit) override {
+    if (range.end().raw() > kAtHand) gate_->Pass();
+    return ForwardingPageStore::Read(layer, range, visit);
+  }
+  absl::Status ReadAtHand(LayerId layer, PageRange range, Visitor visit) override {
+    if (range.end().raw() > kAtHand) return absl::UnavailableError("far away");
+    return ForwardingPageStore::Read(layer, range, visit);
+  }
+
+ private:
+  Gate* const gate_;
+};
+
 class PageServiceTest : public ServerTest {
  protected:
   // The code and message of the answer to `request`, on `stream`.
@@ -171,6 +192,35 @@ TEST_F(PageServiceTest, WritesOfOneStreamOverlapInTheStore) {
   EXPECT_EQ(answers, 4);
   EXPECT_TRUE(stream->Finish().ok());
   ExpectPages(volume.volume_id(), 0, 40, 1);
+}
+
+TEST_F(PageServiceTest, FaultsOnPagesThatAreFarAwayHoldUpNeitherEachOtherNorWhatIsAtHand) {
+  StartServer({}, std::make_unique<FarPageStore>(&gate_));
+  const rpc::OpenVolumeResponse volume = CreateAndOpen("v", 100);
+  EXPECT_TRUE(client_->Write(volume, BatchOf(0, 100, 1)).ok());
+  gate_.Close();
+  auto stream = client_->NewFetchStream();
+  for (uint64_t page = 60; page < 68; ++page) {
+    ASSERT_TRUE(stream->Send(FetchOf(page, volume.volume_id(), page, 1)));
+  }
+  gate_.WaitForThreads(8);
+  ExpectPages(volume.volume_id(), 3, 5, 1);  // on a stream of its own
+  ASSERT_TRUE(stream->Send(FetchOf(7, volume.volume_id(), 7, 1)));
+  rpc::FetchResponse response;
+  ASSERT_TRUE(stream->Receive(&response));
+  EXPECT_EQ(response.request_id(), 7u);
+  gate_.Open();
+  std::set<uint64_t> answered;
+  while (answered.size() < 8 && stream->Receive(&response)) {
+    const auto pages = PagesOf(response.batch());
+    ASSERT_TRUE(pages.ok()) << pages.status();
+    ASSERT_EQ(pages->size(), 1u);
+    EXPECT_TRUE(pages->begin()->second == PageOf(response.request_id(), 1));
+    answered.insert(response.request_id());
+  }
+  EXPECT_EQ(answered.size(), 8u);
+  stream->HalfClose();
+  EXPECT_TRUE(stream->Finish().ok());
 }
 
 TEST_F(PageServiceTest, OpeningTellsWhatAClientNeeds) {

@@ -100,24 +100,27 @@ void PageStream::Dispatch(std::unique_ptr<StreamRequest> request) {
     }
     AnswerHere(std::move(request));
   } else {
-    // Shared with the task, because a task that is not taken is dropped.
-    std::shared_ptr<StreamRequest> shared = std::move(request);
-    const bool taken =
-        environment_.workers->Submit(account_->id(), pages, [this, shared, pages]() mutable {
-          grpc::ByteBuffer answer;
-          const absl::Status status = shared->Answer(&answer);
-          // Its memory goes before its pages are given back.
-          shared.reset();
-          Deliver(pages, status, &answer);
-        });
-    if (!taken) {
-      grpc::ByteBuffer answer;
-      const absl::Status status = shared->Refuse(
-          absl::ResourceExhaustedError("too many requests wait in the server; try again"), &answer);
-      Deliver(pages, status, &answer);
-    }
+    AnswerBy(environment_.workers, std::move(request));
   }
   GoOn();
+}
+
+void PageStream::AnswerBy(WorkerPool* workers, std::unique_ptr<StreamRequest> request) {
+  const uint64_t pages = request->pages();
+  // Shared with the task, because a task that is not taken is dropped.
+  std::shared_ptr<StreamRequest> shared = std::move(request);
+  const bool taken = workers->Submit(account_->id(), pages, [this, shared, pages]() mutable {
+    grpc::ByteBuffer answer;
+    const absl::Status status = shared->Answer(&answer);
+    // Its memory goes before its pages are given back.
+    shared.reset();
+    Deliver(pages, status, &answer);
+  });
+  if (taken) return;
+  grpc::ByteBuffer answer;
+  const absl::Status status = shared->Refuse(
+      absl::ResourceExhaustedError("too many requests wait in the server; try again"), &answer);
+  Deliver(pages, status, &answer);
 }
 
 void PageStream::OnTurn() {
@@ -127,7 +130,13 @@ void PageStream::OnTurn() {
 
 void PageStream::AnswerHere(std::unique_ptr<StreamRequest> request) {
   grpc::ByteBuffer answer;
-  const absl::Status status = request->Answer(&answer);
+  absl::Status status;
+  if (environment_.readers == nullptr) {
+    status = request->Answer(&answer);
+  } else if (!request->AnswerAtHand(&answer)) {
+    AnswerBy(environment_.readers, std::move(request));
+    return;
+  }
   Deliver(request->pages(), status, &answer);
 }
 

@@ -45,6 +45,8 @@ class StreamRequest {
   // Does the work and makes the message to be sent back, which also tells of an error of this
   // request. An error here is one of the stream, which ends with it.
   virtual absl::Status Answer(grpc::ByteBuffer* answer) = 0;
+  // The same, where nothing that is on other machines is waited for; else false.
+  virtual bool AnswerAtHand(grpc::ByteBuffer* answer) { return Answer(answer).ok(); }
   // Makes the message that says that the request failed with `status` and was not begun.
   virtual absl::Status Refuse(const absl::Status& status, grpc::ByteBuffer* answer) = 0;
 
@@ -64,6 +66,7 @@ class PageStream : public ByteStream,
     CallLoop* loop;
     PageWindow* window;
     WorkerPool* workers;
+    WorkerPool* readers;  // for what a fault waits for and is not at hand; null: all of it is
     CallSet* calls;
     // What the requests of one stream may take together, so that a client that does not read its
     // answers cannot take the whole window.
@@ -103,7 +106,9 @@ class PageStream : public ByteStream,
   std::unique_ptr<StreamRequest> Begin() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Has `request` answered, here or by a worker, and reads on. REQUIRES: Begin() returned it.
   void Dispatch(std::unique_ptr<StreamRequest> request);
+  // Or, where that would have to wait for other machines, by one of the readers.
   void AnswerHere(std::unique_ptr<StreamRequest> request);
+  void AnswerBy(WorkerPool* workers, std::unique_ptr<StreamRequest> request);
   void GoOn();
   // Takes the answer of a request. `this` may be gone afterwards, unless something else holds it.
   void Deliver(uint64_t pages, const absl::Status& status, grpc::ByteBuffer* answer);

@@ -106,6 +106,19 @@ std::shared_ptr<grpc::ServerCredentials> TlsCredentialsOf(const TlsFiles& files)
   return grpc::experimental::TlsServerCredentials(options);
 }
 
+// As many as a store in a cluster answers at the same time without becoming slower by that.
+constexpr size_t kReadWorkers = 32;
+
+// For faults on pages that are on other machines: the loop must not wait for those.
+std::unique_ptr<WorkerPool> ReadWorkers(VolumeCatalog& catalog, size_t max_queued) {
+  if (!catalog.store().shared()) return nullptr;
+  return std::make_unique<WorkerPool>("read-worker",
+                                      WorkerPool::Options{.threads = kReadWorkers,
+                                                          .max_queued = max_queued,
+                                                          .max_queued_of_client = max_queued,
+                                                          .urgency = Urgency::kMixed});
+}
+
 class GrpcServer final : public Server {
  public:
   GrpcServer(const ServerOptions& options, std::unique_ptr<VolumeCatalog> catalog)
@@ -124,10 +137,12 @@ class GrpcServer final : public Server {
                          {.threads = options.control_threads,
                           .max_queued = kMaxQueuedControlCalls,
                           .max_queued_of_client = kMaxQueuedControlCallsOfClient}),
-        page_service_({&access_, &counters_, &control_workers_,
-                       PageStream::Environment{&loop_, &window_, &data_workers_, &calls_,
-                                               options.max_pages_in_flight / kStreamsShare},
-                       options.max_pages_per_request}),
+        read_workers_(ReadWorkers(*catalog_, options.max_pages_in_flight)),
+        page_service_(
+            {&access_, &counters_, &control_workers_,
+             PageStream::Environment{&loop_, &window_, &data_workers_, read_workers_.get(), &calls_,
+                                     options.max_pages_in_flight / kStreamsShare},
+             options.max_pages_per_request}),
         admin_service_({&access_, &counters_, &window_, &control_workers_, &calls_, options.store,
                         absl::Now()}) {}
 
@@ -232,6 +247,7 @@ class GrpcServer final : public Server {
   PageWindow window_;
   WorkerPool data_workers_;
   WorkerPool control_workers_;
+  const std::unique_ptr<WorkerPool> read_workers_;  // null for a store of this machine
   PageService page_service_;
   AdminService admin_service_;
   HealthService health_service_;

@@ -4,7 +4,8 @@
 //
 //   main.cc        flags -> ServerOptions, signals -> Shutdown()
 //   server         owns all of what follows and the grpc::Server in front of it
-//   call_loop      the thread that serves all calls; what may block goes to the workers
+//   call_loop      the thread that serves all calls; what may block goes to the workers: also a
+//                  fault on a page that the store would have to ask other machines for
 //   page_service   the data plane;    its streams are page_stream
 //   admin_service  the control plane; its long calls are import_call and export_call
 //   health_service says whether the server serves

@@ -5,8 +5,6 @@
 
 #include <utility>
 
-#include "proto/urgency.h"
-
 namespace faultline {
 
 WorkerPool::WorkerPool(absl::string_view name, const Options& options)
@@ -39,7 +37,7 @@ bool WorkerPool::Submit(ClientId client, uint64_t cost, Task task) {
 
 void WorkerPool::Run() {
   pthread_setname_np(pthread_self(), name_.c_str());
-  SetUrgency(Urgency::kBulk);
+  SetUrgency(options_.urgency);
   while (true) {
     Task task;
     {

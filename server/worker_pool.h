@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "proto/mutex.h"
+#include "proto/urgency.h"
 #include "server/fair_queue.h"
 
 namespace faultline {
@@ -26,6 +27,7 @@ class WorkerPool {
     size_t threads;  // at least 1
     size_t max_queued;
     size_t max_queued_of_client;
+    Urgency urgency = Urgency::kBulk;
   };
 
   // `name`, of at most 15 characters, is that of the threads.

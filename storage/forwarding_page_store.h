@@ -41,6 +41,7 @@ class ForwardingPageStore : public PageStore {
   }
   bool shared() const override { return store_->shared(); }
   absl::StatusOr<bool> MetaIsCurrent() override { return store_->MetaIsCurrent(); }
+  bool MetaIsKnownToBeCurrent() override { return store_->MetaIsKnownToBeCurrent(); }
   absl::StatusOr<std::optional<std::string>> ReadMetaKey(absl::string_view key) override {
     return store_->ReadMetaKey(key);
   }

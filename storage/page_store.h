@@ -108,6 +108,12 @@ class PageStore {
   // sees every Write() whole or not at all. `visit` may read the store, but not change it.
   virtual absl::Status Read(LayerId layer, PageRange range, Visitor visit) = 0;
 
+  // As Read(); but UNAVAILABLE, perhaps after some calls of `visit`, where something would have to
+  // be asked for that is on other machines.
+  virtual absl::Status ReadAtHand(LayerId layer, PageRange range, Visitor visit) {
+    return Read(layer, range, visit);
+  }
+
   // Applies `writes` to `layer`; on OK they are as durable as asked for.
   virtual absl::Status Write(LayerId layer, const PageWrites& writes, Durability durability) = 0;
 
@@ -137,6 +143,8 @@ class PageStore {
   //   to be read again. Of a layer that nobody owns, one process alone may write to it.
   virtual bool shared() const { return false; }
   virtual absl::StatusOr<bool> MetaIsCurrent() { return true; }
+  // The same as far as that is known without a question to other machines; else false.
+  virtual bool MetaIsKnownToBeCurrent() { return true; }
   // The value of one key as it is now; none where there is no such key.
   virtual absl::StatusOr<std::optional<std::string>> ReadMetaKey(absl::string_view /*key*/) {
     return absl::UnimplementedError("the store is not shared");

@@ -64,8 +64,10 @@ absl::StatusOr<std::unique_ptr<RadosClient>> RadosClient::Open(absl::string_view
 
 absl::StatusOr<std::unique_ptr<RadosClient>> RadosClient::OpenOwner(absl::string_view location,
                                                                     const PageStoreOptions& options,
-                                                                    const std::string& lock) {
-  auto client = Open(location, options);
+                                                                    const std::string& lock,
+                                                                    RunThread* connector) {
+  absl::StatusOr<std::unique_ptr<RadosClient>> client;
+  connector->Run([&] { client = Open(location, options); });
   if (!client.ok()) return client;
   if (absl::Status status = (*client)->TakeOver(lock); !status.ok()) return status;
   return client;

@@ -19,6 +19,7 @@
 #include <string>
 
 #include "storage/page_store.h"
+#include "storage/run_thread.h"
 
 #include <rados/librados.hpp>
 
@@ -55,10 +56,11 @@ class RadosClient {
                                                            const PageStoreOptions& options);
   // Connects as the owner of what `lock`, the name of an object, stands for. Whoever was that
   // before is fenced, with all of that connection: once this returns, every OSD that has objects of
-  // the pool refuses what it sends, reads included.
+  // the pool refuses what it sends, reads included. The connection is made by `connector`.
   static absl::StatusOr<std::unique_ptr<RadosClient>> OpenOwner(absl::string_view location,
                                                                 const PageStoreOptions& options,
-                                                                const std::string& lock);
+                                                                const std::string& lock,
+                                                                RunThread* connector);
   // Gives up being the owner.
   ~RadosClient();
   RadosClient(const RadosClient&) = delete;

@@ -51,7 +51,7 @@ bool RadosPageCache::Find(uint64_t layer, PageRange range, Pages* pages, uint64_
       if (all) pages->found_.emplace_back(page, handle);
     }
   }
-  (all ? hits_ : misses_).fetch_add(range.count.raw(), std::memory_order_relaxed);
+  if (all) hits_.fetch_add(range.count.raw(), std::memory_order_relaxed);
   while (!all && pages->found_.size() > before) {
     cache_->Release(pages->found_.back().second);
     pages->found_.pop_back();
@@ -60,6 +60,7 @@ bool RadosPageCache::Find(uint64_t layer, PageRange range, Pages* pages, uint64_
 }
 
 void RadosPageCache::Add(uint64_t layer, PageRange range, uint64_t ticket, Read read) {
+  misses_.fetch_add(range.count.raw(), std::memory_order_relaxed);
   Slot& slot = SlotOf(layer, ExtentOf(range.first));
   MutexLock lock(slot.mu);
   if (slot.writers > 0 || slot.writes != ticket) return;

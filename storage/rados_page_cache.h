@@ -70,8 +70,8 @@ class RadosPageCache {
   // Sets `pages`, where all of `range`, which is in one extent, is cached, as it was at one moment
   // of this call. Else sets `ticket`: what is read from the pool from here on may be added by that.
   bool Find(uint64_t layer, PageRange range, Pages* pages, uint64_t* ticket);
-  // What was read of `range` since: each page that is there, ascending. Nothing is added where the
-  // extent was written meanwhile.
+  // What was read of `range` since, missed: each page that is there, ascending. Nothing is added
+  // where the extent was written meanwhile.
   using Read = std::vector<std::pair<PageIndex, std::string>>;
   void Add(uint64_t layer, PageRange range, uint64_t ticket, Read read);
 

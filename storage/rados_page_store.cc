@@ -30,8 +30,10 @@
 #include "storage/rados_extent.h"
 #include "storage/rados_layer.h"
 #include "storage/rados_lease.h"
+#include "storage/rados_meta.h"
 #include "storage/rados_page_cache.h"
 #include "storage/rados_write.h"
+#include "storage/run_thread.h"
 
 namespace faultline {
 namespace {
@@ -44,12 +46,8 @@ constexpr size_t kWindowExtents = 17;
 constexpr size_t kDeletedAtATime = 8;
 constexpr auto kRetryEvery = std::chrono::seconds(5);
 
-constexpr uint64_t kMetaAtATime = 1024;
-constexpr absl::string_view kMetaPrefix = "m.";
 constexpr absl::string_view kDeletingPrefix = "deleting.";
 constexpr absl::string_view kOwnerPrefix = "w.";
-// Of the metadata; a program that knows nothing of several servers refuses it.
-constexpr absl::string_view kFormatKey = "m.format.several-servers";
 
 std::string DeletingKey(LayerId layer) {
   return absl::StrFormat("%s%x", kDeletingPrefix, layer.raw());
@@ -79,6 +77,14 @@ struct ExtentPart {
   uint64_t ticket = 0;
 };
 
+// What one call may do, and has done.
+struct ReadCall {
+  bool may_ask = true;  // the pool
+  bool asked = false;
+};
+
+absl::Status NotAtHand() { return absl::UnavailableError("the pool would have to be asked"); }
+
 class RadosPageStore final : public PageStore {
  public:
   static absl::StatusOr<std::unique_ptr<PageStore>> Open(absl::string_view location,
@@ -87,16 +93,24 @@ class RadosPageStore final : public PageStore {
   ~RadosPageStore() override;
 
   absl::Status Read(LayerId layer, PageRange range, Visitor visit) override;
+  absl::Status ReadAtHand(LayerId layer, PageRange range, Visitor visit) override;
   absl::Status Write(LayerId layer, const PageWrites& writes, Durability durability) override;
   absl::Status Sync() override { return absl::OkStatus(); }
   absl::StatusOr<std::unique_ptr<BulkLoad>> StartBulkLoad(LayerId layer) override;
   absl::Status DeleteLayer(LayerId layer) override;
   absl::StatusOr<uint64_t> StoredBytes(LayerId layer) override;
-  absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadMeta() override;
-  absl::Status WriteMeta(std::span<const MetaChange> changes) override;
+  absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadMeta() override {
+    return meta_.Read();
+  }
+  absl::Status WriteMeta(std::span<const MetaChange> changes) override {
+    return meta_.Write(changes);
+  }
   bool shared() const override { return true; }
-  absl::StatusOr<bool> MetaIsCurrent() override;
-  absl::StatusOr<std::optional<std::string>> ReadMetaKey(absl::string_view key) override;
+  absl::StatusOr<bool> MetaIsCurrent() override { return meta_.IsCurrent(); }
+  bool MetaIsKnownToBeCurrent() override { return meta_.IsKnownToBeCurrent(); }
+  absl::StatusOr<std::optional<std::string>> ReadMetaKey(absl::string_view key) override {
+    return meta_.ReadKey(key);
+  }
   absl::Status Own(uint64_t volume, std::span<const LayerId> layers) override;
   uint64_t Ownership(LayerId layer) override;
   void Disown(uint64_t volume) override;
@@ -124,20 +138,14 @@ class RadosPageStore final : public PageStore {
   void ForgetLayers(const std::shared_ptr<Owner>& owner) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<std::shared_ptr<Owner>> TakeOwner(uint64_t volume);
 
-  absl::Status ReadFound(const FoundLayer& found, PageRange range, Visitor visit);
-  // Sets `asked` where the pool was asked.
-  absl::Status ReadWindow(const FoundLayer& found, PageRange window, Visitor visit, bool* asked);
+  absl::Status ReadFound(const FoundLayer& found, PageRange range, Visitor visit, ReadCall call);
+  absl::Status ReadWindow(const FoundLayer& found, PageRange window, Visitor visit, ReadCall* call);
   absl::Status ReadExtents(const FoundLayer& found, PageRange window, std::deque<ExtentPart>* parts,
-                           bool* asked);
+                           ReadCall* call);
   absl::Status VisitPart(const FoundLayer& found, ExtentPart& part, Visitor visit);
   absl::Status WriteFound(const FoundLayer& found, const PageWrites& writes);
-  // All keys of the store's object that begin with `prefix`, without it.
-  absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadKeys(
-      absl::string_view prefix);
-  absl::StatusOr<uint64_t> ReadMetaVersion();
   // Forgets the owners that this process is no more; OK where that is known of all.
   absl::Status CheckOwners();
-  absl::Status InitMeta();
   void ReclaimLoop();
   absl::Status Reclaim(LayerId layer);
 
@@ -146,7 +154,6 @@ class RadosPageStore final : public PageStore {
   const std::unique_ptr<RadosClient> client_;
   ExtentLocks::Table extent_locks_;
   RadosPageCache cache_;
-  std::atomic<uint64_t> meta_version_ = 0;  // that was read or written last
 
   Mutex mu_;
   CondVar wake_;
@@ -162,16 +169,19 @@ class RadosPageStore final : public PageStore {
   std::set<LayerId> deleted_ ABSL_GUARDED_BY(mu_);  // whose objects may still be there
   std::vector<LayerId> to_reclaim_ ABSL_GUARDED_BY(mu_);
   std::atomic<bool> stopping_ = false;
-  std::unique_ptr<RadosLease> lease_;
-  std::thread reclaim_thread_;  // last: it and the lease's use all of the above
+  RunThread connector_{"store-connect"};  // whoever writes first may be in no hurry
+  // What it calls uses all of the above.
+  RadosLease lease_{client_.get(), [this] { return CheckOwners(); }};
+  RadosMeta meta_{client_.get(), &lease_};
+  std::thread reclaim_thread_;  // last: it uses all of the above
 };
 
 absl::StatusOr<std::unique_ptr<PageStore>> RadosPageStore::Open(
     absl::string_view location, const PageStoreOptions& options,
     std::unique_ptr<RadosClient> client) {
   std::unique_ptr<RadosPageStore> store(new RadosPageStore(location, options, std::move(client)));
-  if (absl::Status status = store->InitMeta(); !status.ok()) return status;
-  const auto deleting = store->ReadKeys(kDeletingPrefix);
+  if (absl::Status status = store->meta_.Init(); !status.ok()) return status;
+  const auto deleting = store->meta_.ReadKeys(kDeletingPrefix);
   if (!deleting.ok()) return deleting.status();
   for (const auto& [key, value] : *deleting) {
     uint64_t id = 0;
@@ -182,8 +192,6 @@ absl::StatusOr<std::unique_ptr<PageStore>> RadosPageStore::Open(
     store->deleted_.insert(LayerId(id));
     store->to_reclaim_.push_back(LayerId(id));
   }
-  store->lease_ = std::make_unique<RadosLease>(store->client_.get(),
-                                               [raw = store.get()] { return raw->CheckOwners(); });
   store->reclaim_thread_ = std::thread([raw = store.get()] { raw->ReclaimLoop(); });
   pthread_setname_np(store->reclaim_thread_.native_handle(), "store-reclaim");
   return store;
@@ -196,24 +204,6 @@ RadosPageStore::~RadosPageStore() {
     wake_.SignalAll();
   }
   if (reclaim_thread_.joinable()) reclaim_thread_.join();
-}
-
-absl::Status RadosPageStore::InitMeta() {
-  // A program that let one process at a time have a namespace may be there still; it takes the
-  // format for damage from here on.
-  if (absl::Status status = client_->FenceOwner(kRadosStoreObject); !status.ok()) return status;
-  const int created = client_->io().create(kRadosStoreObject, /*exclusive=*/true);
-  if (created < 0 && created != -EEXIST) return client_->Failed("making the metadata", created);
-  RadosChange format{.object = kRadosStoreObject,
-                     .fill =
-                         [](auto* op) {
-                           op->omap_set({{std::string(kFormatKey), librados::bufferlist()}});
-                         },
-                     .frees = true};
-  if (absl::Status status = client_->Apply("opening", format); !status.ok()) return status;
-  const absl::StatusOr<uint64_t> version = ReadMetaVersion();
-  if (version.ok()) meta_version_ = *version;
-  return version.status();
 }
 
 FoundLayer RadosPageStore::FindKnown(LayerId id) {
@@ -300,13 +290,13 @@ absl::StatusOr<std::shared_ptr<Owner>> RadosPageStore::TakeOwner(uint64_t volume
     if (!absl::IsAborted(status)) return status;
     Lose(owner);
   }
-  auto client =
-      RadosClient::OpenOwner(location_, options_, absl::StrFormat("%s%x", kOwnerPrefix, volume));
+  auto client = RadosClient::OpenOwner(location_, options_,
+                                       absl::StrFormat("%s%x", kOwnerPrefix, volume), &connector_);
   if (!client.ok()) return client.status();
   owner = std::make_shared<Owner>();
   owner->client = *std::move(client);
   // The owner before may be answering out of its cache.
-  if (owner->client->took_over()) lease_->EndOthers();
+  if (owner->client->took_over()) lease_.EndOthers();
   return owner;
 }
 
@@ -398,13 +388,24 @@ absl::Status RadosPageStore::Read(LayerId id, PageRange range, Visitor visit) {
   const ExtentIndex last = ExtentOf(PageIndex(range.end().raw() - 1));
   const absl::StatusOr<FoundLayer> found = FindToRead(id, ExtentOf(range.first), last);
   if (!found.ok()) return found.status();
-  return Check(*found, ReadFound(*found, range, visit));
+  return Check(*found, ReadFound(*found, range, visit, {}));
 }
 
-absl::Status RadosPageStore::ReadFound(const FoundLayer& found, PageRange range, Visitor visit) {
+absl::Status RadosPageStore::ReadAtHand(LayerId id, PageRange range, Visitor visit) {
+  if (range.empty()) return absl::OkStatus();
+  FoundLayer found;
+  {
+    MutexLock lock(mu_);
+    found = FindKnown(id);
+  }
+  if (found.layer == nullptr) return NotAtHand();
+  return ReadFound(found, range, visit, {.may_ask = false});
+}
+
+absl::Status RadosPageStore::ReadFound(const FoundLayer& found, PageRange range, Visitor visit,
+                                       ReadCall call) {
   const RadosLayer& layer = *found.layer;
   const ExtentIndex last = ExtentOf(PageIndex(range.end().raw() - 1));
-  bool asked = false;
   for (PageRange rest = range; !rest.empty();) {
     const std::vector<ExtentIndex> extents =
         layer.Find(ExtentOf(rest.first), last, kWindowExtents + 1);
@@ -413,30 +414,32 @@ absl::Status RadosPageStore::ReadFound(const FoundLayer& found, PageRange range,
         extents.size() > kWindowExtents ? PagesOf(extents.back()).first : rest.end();
     const PageRange window =
         PageRange::Between(std::max(rest.first, PagesOf(extents.front()).first), end);
-    if (absl::Status status = ReadWindow(found, window, visit, &asked); !status.ok()) {
+    if (absl::Status status = ReadWindow(found, window, visit, &call); !status.ok()) {
       return status;
     }
     rest = PageRange::Between(end, rest.end());
   }
   // What is known here, and that nothing is there, is true only as long as nobody else is the
   // owner.
-  if (found.owner == nullptr || asked || lease_->HoldsOwners()) return absl::OkStatus();
-  return found.client->CheckOwner();
+  if (found.owner == nullptr || call.asked || lease_.HoldsOwners()) return absl::OkStatus();
+  return call.may_ask ? found.client->CheckOwner() : NotAtHand();
 }
 
 absl::Status RadosPageStore::ReadWindow(const FoundLayer& found, PageRange window, Visitor visit,
-                                        bool* asked) {
+                                        ReadCall* call) {
   std::deque<ExtentPart> parts;
   const ExtentIndex first = ExtentOf(window.first);
   const ExtentIndex last = ExtentOf(PageIndex(window.end().raw() - 1));
   absl::Status status;
   if (first == last) {
-    status = ReadExtents(found, window, &parts, asked);
+    status = ReadExtents(found, window, &parts, call);
+  } else if (!call->may_ask) {
+    status = NotAtHand();  // whoever has the locks may be waiting for the pool
   } else {
     // Not while pages are handed out: who gets them may read the store.
     const ExtentLocks lock(&extent_locks_, ExtentLocks::Side::kShared, found.layer->id(), first,
                            last);
-    status = ReadExtents(found, window, &parts, asked);
+    status = ReadExtents(found, window, &parts, call);
   }
   for (ExtentPart& part : parts) {
     if (!status.ok()) break;
@@ -447,7 +450,7 @@ absl::Status RadosPageStore::ReadWindow(const FoundLayer& found, PageRange windo
 
 absl::Status RadosPageStore::VisitPart(const FoundLayer& found, ExtentPart& part, Visitor visit) {
   if (part.is_cached) return part.cached.Visit(visit);
-  if (!found.remembered) return part.read.Visit(visit);
+  if (!found.remembered) return part.read.Visit(visit);  // nobody will look for it
   RadosPageCache::Read pages;
   absl::Status status = part.read.Visit([&](PageIndex page, absl::string_view encoded) {
     pages.emplace_back(page, encoded);
@@ -460,7 +463,7 @@ absl::Status RadosPageStore::VisitPart(const FoundLayer& found, ExtentPart& part
 }
 
 absl::Status RadosPageStore::ReadExtents(const FoundLayer& found, PageRange window,
-                                         std::deque<ExtentPart>* parts, bool* asked) {
+                                         std::deque<ExtentPart>* parts, ReadCall* call) {
   const RadosLayer& layer = *found.layer;
   int failed = 0;
   {
@@ -471,7 +474,8 @@ absl::Status RadosPageStore::ReadExtents(const FoundLayer& found, PageRange wind
       part.is_cached = found.remembered &&
                        cache_.Find(layer.number(), part.read.pages(), &part.cached, &part.ticket);
       if (part.is_cached) continue;
-      *asked = true;
+      if (!call->may_ask) return NotAtHand();
+      call->asked = true;
       librados::ObjectReadOperation op;
       part.read.Add(&op);
       // One that is listed may not be there yet: then it holds no page.
@@ -598,100 +602,6 @@ absl::StatusOr<uint64_t> RadosPageStore::StoredBytes(LayerId id) {
     // Whoever owns it: that is asked for once more without being that.
     if (!absl::IsAborted(Check(*found, bytes.status()))) return bytes;
   }
-}
-
-absl::StatusOr<std::vector<std::pair<std::string, std::string>>> RadosPageStore::ReadKeys(
-    absl::string_view prefix) {
-  std::vector<std::pair<std::string, std::string>> all;
-  std::string after;
-  for (bool more = true; more;) {
-    std::map<std::string, librados::bufferlist> values;
-    const int result = client_->io().omap_get_vals2(kRadosStoreObject, after, std::string(prefix),
-                                                    kMetaAtATime, &values, &more);
-    if (result < 0) return client_->Failed("reading the metadata", result);
-    for (auto& [key, value] : values) {
-      all.emplace_back(absl::StripPrefix(key, prefix), value.to_str());
-      after = key;
-    }
-  }
-  return all;
-}
-
-absl::StatusOr<uint64_t> RadosPageStore::ReadMetaVersion() {
-  const absl::StatusOr<RadosClient::StoreState> state = client_->ReadStoreState();
-  if (!state.ok()) return state.status();
-  return state->version;
-}
-
-absl::StatusOr<bool> RadosPageStore::MetaIsCurrent() {
-  const uint64_t known = meta_version_;
-  if (lease_->HoldsMeta(known)) return true;
-  const absl::StatusOr<uint64_t> version = ReadMetaVersion();
-  if (!version.ok()) return version.status();
-  return *version == known;
-}
-
-absl::StatusOr<std::optional<std::string>> RadosPageStore::ReadMetaKey(absl::string_view key) {
-  const std::string stored_key = absl::StrCat(kMetaPrefix, key);
-  std::map<std::string, librados::bufferlist> values;
-  const int result = client_->io().omap_get_vals_by_keys(kRadosStoreObject, {stored_key}, &values);
-  if (result < 0) return client_->Failed("reading the metadata", result);
-  const auto found = values.find(stored_key);
-  if (found == values.end()) return std::nullopt;
-  return found->second.to_str();
-}
-
-absl::StatusOr<std::vector<std::pair<std::string, std::string>>> RadosPageStore::ReadMeta() {
-  absl::StatusOr<uint64_t> version = ReadMetaVersion();
-  while (version.ok()) {
-    auto meta = ReadKeys(kMetaPrefix);
-    if (!meta.ok()) return meta.status();
-    // It takes several operations, between which others may have changed it.
-    const absl::StatusOr<uint64_t> after = ReadMetaVersion();
-    if (after.ok() && *after == *version) {
-      meta_version_ = *version;
-      std::erase_if(*meta, [](const auto& entry) {
-        return absl::StrCat(kMetaPrefix, entry.first) == kFormatKey;
-      });
-      return meta;
-    }
-    version = after;
-  }
-  return version.status();
-}
-
-absl::Status RadosPageStore::WriteMeta(std::span<const MetaChange> changes) {
-  std::map<std::string, librados::bufferlist> set;
-  std::set<std::string> removed;
-  for (const MetaChange& change : changes) {
-    const std::string key = absl::StrCat(kMetaPrefix, change.key);
-    set.erase(key);
-    removed.erase(key);
-    if (change.value.has_value()) {
-      set[key].append(*change.value);
-    } else {
-      removed.insert(key);
-    }
-  }
-  const uint64_t version = meta_version_;
-  RadosChange change;
-  change.object = kRadosStoreObject;
-  change.fill = [&](auto* op) {
-    librados::bufferlist next;
-    next.append(absl::StrCat(version + 1));
-    op->cmpxattr(kRadosMetaVersion, LIBRADOS_CMPXATTR_OP_EQ, version);
-    op->setxattr(kRadosMetaVersion, next);
-    if (!set.empty()) op->omap_set(set);
-    if (!removed.empty()) op->omap_rm_keys(removed);
-  };
-  // A few bytes, and what deletes a volume must get through.
-  change.frees = true;
-  absl::Status status = client_->Apply("writing the metadata", change);
-  if (!status.ok()) return status;
-  meta_version_ = version + 1;
-  // By a version alone nothing has become different.
-  if (!changes.empty()) lease_->EndOthers();
-  return absl::OkStatus();
 }
 
 StoreStats RadosPageStore::Stats() {

@@ -20,12 +20,16 @@
 //           theirs from one count, as layers may come to other volumes.
 // Metadata  A change is conditional on the version that was read, so none overwrites another one.
 //           Whoever takes a volume changes the version once more, so that what the owner before had
-//           in mind to do fails, too.
-// Reading   The owner knows which extents there are; an answer that it gives out of that knowledge
-//           alone is given only after the pool has answered it since. Everybody else asks the pool,
-//           and remembers only what is frozen. Who is not the owner, or has read in lower layers,
-//           which the next owner may delete, asks for the version behind that (volume.h): so a read
-//           sees all that was acknowledged before it began, by whatever process.
+//           in mind to do fails, too. A change is acknowledged when no other process holds a lease
+//           on how it was before (rados_meta.h).
+// Reading   The owner knows which extents there are, and caches their pages (rados_page_cache.h);
+// an
+//           answer that it gives out of that alone is given only where it holds a lease
+//           (rados_lease.h), or the pool has answered it since. Everybody else asks the pool, and
+//           remembers and caches only what is frozen. Who is not the owner, or has read in lower
+//           layers, which the next owner may delete, asks for the version behind that (volume.h),
+//           unless the lease says it: so a read sees all that was acknowledged before it began, by
+//           whatever process.
 // In doubt  Operations never time out: while too few replicas are up, they wait. An operation that
 //           timed out would still be carried out later, and could overtake a newer one.
 //

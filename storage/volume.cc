@@ -35,9 +35,12 @@ absl::Status TooManyChanges(absl::string_view volume) {
 // layer, the only one that can change, is read by one call and so is of one moment.
 class StackReader {
  public:
+  // Of one layer, as PageStore::Read() and ReadAtHand().
+  using ReadLayer = absl::Status (PageStore::*)(LayerId, PageRange, PageStore::Visitor);
+
   StackReader(PageStore& store, std::span<const LayerId> layers, Volume::DataVisitor data,
-              Volume::ZeroVisitor zero)
-      : store_(store), layers_(layers), data_(data), zero_(zero) {}
+              Volume::ZeroVisitor zero, ReadLayer read_layer = &PageStore::Read)
+      : store_(store), read_layer_(read_layer), layers_(layers), data_(data), zero_(zero) {}
 
   absl::Status Read(PageRange range) {
     if (absl::Status status = ReadFrom(0, range); !status.ok()) return status;
@@ -53,7 +56,7 @@ class StackReader {
     if (depth == layers_.size()) return AddZeros(range);
     went_below_ = went_below_ || depth > 0;
     PageIndex next = range.first;  // everything before it was handed out
-    absl::Status status = store_.Read(
+    absl::Status status = (store_.*read_layer_)(
         layers_[depth], range, [&](PageIndex page, absl::string_view encoded) -> absl::Status {
           if (page < next || page >= range.end()) {
             return absl::DataLossError(absl::StrCat("layer ", layers_[depth].raw(), " gave page ",
@@ -92,6 +95,7 @@ class StackReader {
   }
 
   PageStore& store_;
+  const ReadLayer read_layer_;
   const std::span<const LayerId> layers_;
   const Volume::DataVisitor data_;
   const Volume::ZeroVisitor zero_;
@@ -159,37 +163,49 @@ absl::Status Volume::Read(PageRange range, DataVisitor data, ZeroVisitor zero) {
   return absl::OkStatus();
 }
 
-absl::Status Volume::ReadShared(PageRange piece, DataVisitor data, ZeroVisitor zero) {
-  struct Part {
-    PageRange range;
-    std::string encoded;  // empty: zeros
+absl::Status Volume::ReadParts(PageRange piece, From from, std::vector<Part>* parts, bool* known) {
+  const LayerId top = info_.layers.front();
+  const uint64_t before = store_->Ownership(top);
+  const auto add_data = [&](PageIndex page, absl::string_view encoded) {
+    parts->push_back({PageRange::Single(page), std::string(encoded)});
+    return absl::OkStatus();
   };
+  const auto add_zeros = [&](PageRange zeros) {
+    parts->push_back({zeros, {}});
+    return absl::OkStatus();
+  };
+  StackReader reader(*store_, info_.layers, add_data, add_zeros,
+                     from == From::kAtHand ? &PageStore::ReadAtHand : &PageStore::Read);
+  const absl::Status status = reader.Read(piece);
+  // To be the owner says that of the top layer only: while the others were read, another owner
+  // may have had the volume, and deleted them.
+  *known = before != 0 && store_->Ownership(top) == before && !reader.went_below();
+  return status;
+}
+
+absl::Status Volume::HandOut(const std::vector<Part>& parts, DataVisitor data, ZeroVisitor zero) {
+  for (const Part& part : parts) {
+    const absl::Status status =
+        part.encoded.empty() ? zero(part.range) : data(part.range.first, part.encoded);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Volume::ReadShared(PageRange piece, DataVisitor data, ZeroVisitor zero) {
   std::vector<Part> parts;
   std::vector<LayerId> layers;
   std::string name;
   for (int attempt = 0; attempt < kSharedAttempts; ++attempt) {
     parts.clear();
-    bool known = false;  // that the layers are the volume's
+    bool known = false;
     absl::Status status;
     {
       SharedLock lock(mu_);
       if (absl::Status exists = CheckExists(); !exists.ok()) return exists;
       layers = info_.layers;
       name = info_.name;
-      const uint64_t before = store_->Ownership(layers.front());
-      const auto add_data = [&](PageIndex page, absl::string_view encoded) {
-        parts.push_back({PageRange::Single(page), std::string(encoded)});
-        return absl::OkStatus();
-      };
-      const auto add_zeros = [&](PageRange zeros) {
-        parts.push_back({zeros, {}});
-        return absl::OkStatus();
-      };
-      StackReader reader(*store_, layers, add_data, add_zeros);
-      status = reader.Read(piece);
-      // To be the owner says that of the top layer only: while the others were read, another owner
-      // may have had the volume, and deleted them.
-      known = before != 0 && store_->Ownership(layers.front()) == before && !reader.went_below();
+      status = ReadParts(piece, From::kAnywhere, &parts, &known);
     }
     if (!status.ok() && !absl::IsAborted(status)) return status;
     if (!status.ok() || !known) {
@@ -197,13 +213,21 @@ absl::Status Volume::ReadShared(PageRange piece, DataVisitor data, ZeroVisitor z
       if (!current.ok()) return current.status();
       if (!status.ok() || !*current) continue;
     }
-    for (const Part& part : parts) {
-      status = part.encoded.empty() ? zero(part.range) : data(part.range.first, part.encoded);
-      if (!status.ok()) return status;
-    }
-    return absl::OkStatus();
+    return HandOut(parts, data, zero);
   }
   return TooManyChanges(name);
+}
+
+bool Volume::ReadAtHand(PageRange range, DataVisitor data, ZeroVisitor zero) {
+  if (range.count > kSharedPiece) return false;
+  if (!mu_.TryLockShared()) return false;
+  std::vector<Part> parts;
+  bool known = false;
+  const bool read = CheckExists().ok() && CheckWithin(info_, range).ok() &&
+                    ReadParts(range, From::kAtHand, &parts, &known).ok() &&
+                    (known || records_->AreKnownToBeCurrent());
+  mu_.UnlockShared();
+  return read && HandOut(parts, data, zero).ok();
 }
 
 PageCount Volume::ZerosFrom(PageIndex first, PageCount most) {
@@ -221,7 +245,8 @@ PageCount Volume::ZerosFrom(PageIndex first, PageCount most) {
       [&](PageRange zero) {
         zeros.count += zero.count;
         return absl::OkStatus();
-      })
+      },
+      &PageStore::ReadAtHand)
       .Read(look)
       .IgnoreError();
   return store_->Ownership(info_.layers.front()) == before ? zeros.count : PageCount(0);

@@ -96,6 +96,8 @@ class VolumeRecords {
   // volume has the new ones after this.
   virtual absl::StatusOr<bool> IsCurrent(const Volume& volume,
                                          const std::vector<LayerId>& layers) = 0;
+  // Whether all records are known to be those of now, without a question to other machines.
+  virtual bool AreKnownToBeCurrent() = 0;
 };
 
 // Several processes may serve a volume out of one store (PageStore::shared()): one at a time owns
@@ -127,6 +129,10 @@ class Volume {
   // volume. OUT_OF_RANGE for pages that the volume does not have; else the errors of PageStore, and
   // those of the visitors.
   absl::Status Read(PageRange range, DataVisitor data, ZeroVisitor zero);
+
+  // As Read(), but never waits for other machines, or for who waits for them: false, and neither
+  // visitor was called, where that would be needed or `range` cannot be read.
+  bool ReadAtHand(PageRange range, DataVisitor data, ZeroVisitor zero);
 
   // How many pages from `first` on are known to be zero, up to `most`; 0 where that cannot be read.
   PageCount ZerosFrom(PageIndex first, PageCount most);
@@ -163,7 +169,16 @@ class Volume {
       ABSL_SHARED_LOCKS_REQUIRED(mu_) ABSL_LOCKS_EXCLUDED(turn_mu_);
 
   // One piece of a read, out of a store that others change, too.
+  struct Part {
+    PageRange range;
+    std::string encoded;  // empty: zeros
+  };
   absl::Status ReadShared(PageRange piece, DataVisitor data, ZeroVisitor zero);
+  // Reads `piece` in one go, and sets `known` where its layers were the volume's meanwhile.
+  enum class From : uint8_t { kAnywhere, kAtHand };
+  absl::Status ReadParts(PageRange piece, From from, std::vector<Part>* parts, bool* known)
+      ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  static absl::Status HandOut(const std::vector<Part>& parts, DataVisitor data, ZeroVisitor zero);
   absl::Status CheckWriter(const VolumeWriter& writer) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   // Calls `change` with mu_ held shared while this process is the owner, and has it become that.
   absl::Status AsOwner(uint64_t epoch, absl::FunctionRef<absl::Status()> change)

@@ -191,6 +191,7 @@ class VolumeCatalog final : private VolumeRecords {
   void NoteLayers(const VolumeInfo& info);
   absl::Status Own(Volume& volume, uint64_t epoch) override;
   absl::StatusOr<bool> IsCurrent(const Volume& volume, const std::vector<LayerId>& layers) override;
+  bool AreKnownToBeCurrent() override;
 
   // Calls `change` until no other process was first.
   template <typename Change>

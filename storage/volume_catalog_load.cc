@@ -262,6 +262,11 @@ absl::StatusOr<bool> VolumeCatalog::IsCurrent(const Volume& volume,
   return !volume.deleted_ && volume.info_.layers == layers;
 }
 
+bool VolumeCatalog::AreKnownToBeCurrent() {
+  const uint64_t loads = loads_;
+  return loads % 2 == 0 && store_->MetaIsKnownToBeCurrent() && loads_ == loads;
+}
+
 void VolumeCatalog::NoteLayers(const VolumeInfo& info) {
   const std::span<const LayerId> layers = info.layers;
   const size_t changing = info.kind == VolumeInfo::Kind::kVolume ? 1 : 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What Faultline adds to what RADOS itself takes: the same accesses by librados alone, through the
-// store, and through servers, in turns, on the cluster of deploy/rados-cluster.
+// What Faultline adds to what RADOS itself takes: the same accesses by librados alone, and through
+// servers, in turns, on the cluster of deploy/rados-cluster.
 //
 //   rados_benchmark CONF [SECONDS]     a line for each access and way; times in microseconds
 //
@@ -12,8 +12,7 @@
 //                     same time
 //
 //   raw               librados
-//   store             storage/, with a cache that is too small to be of use
-//   server            a server on that store, with such a cache
+//   server            a server with a cache that is too small to be of use
 //   cached            one that has all in its cache
 //   rocksdb           one on RocksDB, for comparison with cached
 #include <absl/strings/str_cat.h>
@@ -32,8 +31,6 @@
 #include <vector>
 
 #include "client/bench/served_volume.h"
-#include "proto/page_codec.h"
-#include "storage/page_store.h"
 
 #include <rados/librados.hpp>
 
@@ -45,7 +42,6 @@ using std::chrono::steady_clock;
 constexpr uint64_t kExtents = 128;  // 32 MiB
 constexpr uint64_t kPagesInExtent = 64;
 constexpr uint64_t kPages = kExtents * kPagesInExtent;
-constexpr LayerId kLayer(1);
 
 void Check(bool ok, const char* what) {
   Require(ok ? absl::OkStatus() : absl::UnknownError(""), what);
@@ -73,50 +69,6 @@ class Subject {
 
  private:
   const char* const name_;
-};
-
-class ThroughStore final : public Subject {
- public:
-  ThroughStore(const std::string& location, const PageStoreOptions& options)
-      : Subject("store"), encoded_(Encoded(0)) {
-    auto store = OpenPageStore(location, options);
-    Require(store.status(), "opening the store");
-    store_ = *std::move(store);
-    const LayerId layers[] = {kLayer};
-    auto load = store_->StartBulkLoad(kLayer);
-    Require(load.status(), "starting to load");
-    for (uint64_t page = 0; page < kPages; ++page) {
-      Require((*load)->Put(PageIndex(page), Encoded(page)), "loading");
-    }
-    Require((*load)->Commit(), "committing the load");
-    Require(store_->Own(/*volume=*/1, layers), "becoming the owner");
-  }
-  void Read(uint64_t first, uint64_t count) override {
-    uint64_t found = 0;
-    const auto visit = [&](PageIndex, absl::string_view) {
-      ++found;
-      return absl::OkStatus();
-    };
-    Require(store_->Read(kLayer, {PageIndex(first), PageCount(count)}, visit), "reading the store");
-    Check(found == count, "reading all pages of the store");
-  }
-  void Write(uint64_t extent, uint64_t extents) override {
-    PageWrites writes;
-    for (const uint64_t page : ScatteredPages(extent, extents)) {
-      writes.puts.push_back({PageIndex(page), encoded_});
-    }
-    Require(store_->Write(kLayer, writes, Durability::kSync), "writing to the store");
-  }
-
- private:
-  static std::string Encoded(uint64_t page) {
-    std::string encoded;
-    EncodePage(PageIndex(page), RandomPage(page), Codec::kRaw, &encoded);
-    return encoded;
-  }
-
-  std::unique_ptr<PageStore> store_;
-  const std::string encoded_;
 };
 
 class ThroughServer final : public Subject {
@@ -212,9 +164,6 @@ void Measure(const Access& access, const std::vector<std::unique_ptr<Subject>>& 
 }
 
 int Run(const char* conf, int seconds) {
-  PageStoreOptions options;
-  options.rados_conf = conf;
-  options.memory_bytes = uint64_t{1} << 20;
   // Namespaces of their own for each run, as a layer is filled once only.
   const std::string name = absl::StrCat("pages/benchmark.", time(nullptr));
   librados::Rados cluster;
@@ -235,8 +184,6 @@ int Run(const char* conf, int seconds) {
   };
   std::vector<std::unique_ptr<Subject>> subjects;
   subjects.push_back(std::make_unique<RawRados>(&io));
-  subjects.push_back(
-      std::make_unique<ThroughStore>(absl::StrCat("rados:", name, ".store"), options));
   subjects.push_back(std::make_unique<ThroughServer>("server", program, directory + "/server",
                                                      rados_flags("server", "1MiB")));
   subjects.push_back(std::make_unique<ThroughServer>("cached", program, directory + "/cached",
