@@ -73,9 +73,8 @@ class Subject {
 
 class ThroughServer final : public Subject {
  public:
-  ThroughServer(const char* name, const std::string& program, const std::string& path,
-                const std::vector<std::string>& flags)
-      : Subject(name), volume_(program, path, flags, kPages) {
+  ThroughServer(const char* name, const std::string& path, const std::vector<std::string>& flags)
+      : Subject(name), volume_(path, flags, kPages) {
     for (uint64_t page = 0; page < kPages; page += 64) volume_.Read(page, 64);
   }
   void Read(uint64_t first, uint64_t count) override { volume_.Read(first, count); }
@@ -175,8 +174,6 @@ int Run(const char* conf, int seconds) {
 
   std::string directory = "/var/tmp/rados_benchmark_XXXXXX";
   Check(mkdtemp(directory.data()) != nullptr, "making a directory");
-  const std::string program =
-      std::filesystem::read_symlink("/proc/self/exe").parent_path() / "faultline-server";
   const auto rados_flags = [&](const char* way, const char* memory) {
     return std::vector<std::string>{absl::StrCat("--store=rados:", name, ".", way),
                                     absl::StrCat("--rados-conf=", conf),
@@ -184,12 +181,12 @@ int Run(const char* conf, int seconds) {
   };
   std::vector<std::unique_ptr<Subject>> subjects;
   subjects.push_back(std::make_unique<RawRados>(&io));
-  subjects.push_back(std::make_unique<ThroughServer>("server", program, directory + "/server",
+  subjects.push_back(std::make_unique<ThroughServer>("server", directory + "/server",
                                                      rados_flags("server", "1MiB")));
-  subjects.push_back(std::make_unique<ThroughServer>("cached", program, directory + "/cached",
+  subjects.push_back(std::make_unique<ThroughServer>("cached", directory + "/cached",
                                                      rados_flags("cached", "256MiB")));
   subjects.push_back(std::make_unique<ThroughServer>(
-      "rocksdb", program, directory + "/rocksdb",
+      "rocksdb", directory + "/rocksdb",
       std::vector<std::string>{absl::StrCat("--store=rocksdb:", directory, "/store")}));
   uint64_t next = 0;
   const Access accesses[] = {

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <future>
 #include <memory>
 #include <random>
@@ -40,21 +41,38 @@ inline std::array<std::byte, kPageSize> RandomPage(uint64_t seed) {
   return bytes;
 }
 
-// Not thread-safe, but for source().
-class ServedVolume {
+// The faultline-server that lies beside this program.
+class ServerProcess {
  public:
-  static constexpr char kName[] = "benchmark";
-
-  // A server that listens at unix:PATH, with further flags.
-  ServedVolume(const std::string& program, const std::string& path,
-               const std::vector<std::string>& flags, uint64_t pages)
-      : address_("unix:" + path), page_(RandomPage(1)) {
+  // Listens at unix:PATH, with further flags.
+  ServerProcess(const std::string& path, const std::vector<std::string>& flags)
+      : address_("unix:" + path) {
+    const std::string program =
+        std::filesystem::read_symlink("/proc/self/exe").parent_path() / "faultline-server";
     std::vector<std::string> argv = {program, "--listen=" + address_};
     argv.insert(argv.end(), flags.begin(), flags.end());
     auto process = ChildProcess::Start(argv, {}, {}, ChildProcess::TlsVariables::kDropped);
     Require(process.status(), "starting a server");
     process_ = *std::move(process);
-    auto admin = AdminClient::Create({.address = address_, .call_timeout = absl::Seconds(20)});
+  }
+
+  const std::string& address() const { return address_; }
+  pid_t pid() const { return process_.pid(); }
+
+ private:
+  const std::string address_;
+  ChildProcess process_;
+};
+
+// Of a server of its own. Not thread-safe.
+class ServedVolume {
+ public:
+  static constexpr char kName[] = "benchmark";
+
+  ServedVolume(const std::string& path, const std::vector<std::string>& flags, uint64_t pages)
+      : process_(path, flags), page_(RandomPage(1)) {
+    const std::string& address = process_.address();
+    auto admin = AdminClient::Create({.address = address, .call_timeout = absl::Seconds(20)});
     Require(admin.status(), "reaching the server");
     rpc::CreateVolumeRequest request;
     request.set_name(kName);
@@ -65,7 +83,7 @@ class ServedVolume {
       if (!created.ok()) std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
     Require(created, "making the volume");
-    auto server = PageServer::Create({.address = address_});
+    auto server = PageServer::Create({.address = address});
     Require(server.status(), "reaching the server");
     server_ = *std::move(server);
     auto io = server_->OpenVolumeIo(kName, absl::Now() + absl::Seconds(20));
@@ -77,9 +95,6 @@ class ServedVolume {
       Write(all);
     }
   }
-
-  const std::string& address() const { return address_; }
-  pid_t pid() const { return process_.pid(); }
 
   void Read(uint64_t first, uint64_t count) const {
     std::promise<absl::Status> read;
@@ -103,9 +118,8 @@ class ServedVolume {
   }
 
  private:
-  const std::string address_;
+  ServerProcess process_;
   const std::array<std::byte, kPageSize> page_;
-  ChildProcess process_;
   std::unique_ptr<PageServer> server_;
   VolumeIo io_;
 };
