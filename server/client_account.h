@@ -25,8 +25,9 @@ inline constexpr uint64_t kUnlimited = std::numeric_limits<uint64_t>::max();
 struct ClientLimits {
   // Streams of pages that it may have open, over all of its connections.
   uint64_t max_streams = 1024;
-  // Pages that its requests may hold in memory; what is beyond waits.
-  uint64_t max_pages_in_flight = 16384;
+  // Pages that its requests may hold in memory; what is beyond waits. What is under way for one
+  // that floods the server is what a fault of another one finds in front of it.
+  uint64_t max_pages_in_flight = 2048;
   // The size of a volume that it makes, and what all that it owns may take in the store. Not of
   // administrators.
   uint64_t max_volume_bytes = kUnlimited;
