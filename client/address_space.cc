@@ -463,6 +463,35 @@ void AddressSpace::EndFork(bool all_told) {
   DropOutstanding();
 }
 
+void AddressSpace::SetShared(const std::vector<Part>& parts) {
+  DropOutstanding();
+  std::vector<AddressRange> known;
+  for (const auto& [start, region] : by_address_) {
+    if (region.shared) known.push_back(region.range);
+  }
+  for (AddressRange range : known) Extract(range);
+  aliases_.clear();
+  for (const Part& part : parts) {
+    if (HasRegionIn(part.range)) continue;  // of private memory, so that something is wrong here
+    TakeEmpty(part.range);
+    // A page that is mapped twice is an alias the second time.
+    for (PageRange rest = part.pages(); !rest.empty();) {
+      const std::optional<PageRange> taken = NextPages(rest.first);
+      const bool free = !taken || taken->first > rest.first;
+      const PageIndex end =
+          !taken ? rest.end() : std::min(rest.end(), free ? taken->first : taken->end());
+      const uint64_t at = part.range.start + (rest.first - part.first).in_bytes();
+      const Region region = Cut(part, at, at + (end - rest.first).in_bytes());
+      if (free) {
+        Insert(region);
+      } else {
+        aliases_.push_back(region);
+      }
+      rest = PageRange::Between(end, rest.end());
+    }
+  }
+}
+
 void AddressSpace::Restore(const std::vector<Region>& regions) {
   for (const Region& region : regions) {
     if (!HasRegionIn(region.range) && !HasPageIn(region.pages())) {

@@ -133,6 +133,9 @@ class AddressSpace {
   // of it was told, memory that is in no region may be some that has moved: it counts as
   // undeclared.
   void EndFork(bool all_told) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // These are all parts of shared memory that there are, as the kernel has it, and nothing is
+  // outstanding of what has happened before.
+  void SetShared(const std::vector<Part>& parts) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // A child waits for this space to be settled.
   void AwaitSettling() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { awaited_ = true; }
 

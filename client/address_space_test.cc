@@ -53,6 +53,27 @@ class AddressSpaceTest : public testing::Test {
   std::vector<AddressRange> mapped_;  // what the kernel says when it is asked
 };
 
+TEST_F(AddressSpaceTest, WhatTheKernelSaysOfSharedMemoryReplacesWhatWasTakenForIt) {
+  AddressSpace space({{0x10000, 4 * P, 10 * P, true}, {0x20000, 2 * P, 20 * P}});
+  ExclusiveLock lock(space.map_changing_lock());
+  space.Remap(0x10000, 0x40000, 2 * P);  // leaves aliases, and something to be unmapped
+  ASSERT_EQ(space.PageAt(0x10000), PageIndex(10));
+  space.SetShared({{{0x30000, 3 * P}, PageIndex(10), true},
+                   {{0x50000, 4 * P}, PageIndex(12), true}});  // 12 is there twice, 14 is new
+  EXPECT_FALSE(space.unsettled());
+  for (const uint64_t gone : {0x10000, 0x12000, 0x40000}) {
+    EXPECT_EQ(space.PageAt(gone), std::nullopt) << gone;
+  }
+  EXPECT_EQ(space.PageAt(0x20000), PageIndex(20)) << "private memory stays";
+  EXPECT_EQ(space.PageAt(0x32000), PageIndex(12));
+  EXPECT_EQ(space.PageAt(0x50000), PageIndex(12));
+  EXPECT_EQ(space.PageAt(0x53fff), PageIndex(15));
+  EXPECT_EQ(space.Locate({PageIndex(12), PageCount(1)})->address, 0x32000u);
+  EXPECT_EQ(space.Locate({PageIndex(13), PageCount(1)})->address, 0x51000u);
+  ASSERT_EQ(space.aliases().size(), 1u);
+  EXPECT_EQ(space.aliases()[0].range, (AddressRange{0x50000, P}));
+}
+
 TEST_F(AddressSpaceTest, AddressesInsideRegionsHavePagesAndOthersHaveNone) {
   EXPECT_EQ(PageAt(0x10000), PageIndex(10));
   EXPECT_EQ(PageAt(0x13fff), PageIndex(13));

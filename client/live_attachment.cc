@@ -558,6 +558,9 @@ bool LiveAttachment::WasWiped(pid_t pid, AddressRange range) const {
 
 void LiveAttachment::Identify(pid_t thread) {
   const pid_t pid = ProcessOfThread(thread);
+  const uint64_t events = reader_.events().last();
+  // Its only thread waits for its page, and has done nothing to its memory that is not known.
+  const bool stands_still = pid != 0 && HasOneThread(pid);
   const std::vector<VmArea> areas = pid != 0 ? ReadSmaps(pid) : std::vector<VmArea>();
   const auto self = shared_from_this();
   // The thread may be of another process that reads this one's memory (a debugger), or its number
@@ -567,6 +570,13 @@ void LiveAttachment::Identify(pid_t thread) {
       if (!area.wipe_on_fork || !WasWiped(pid, area.range)) continue;
       ExclusiveLock lock(memory_->space.map_changing_lock());
       memory_->space.Forget(area.range);
+    }
+    if (stands_still && !memory_->files.empty()) {
+      // Which of its parent's moves were before the fork, the order of events does not always tell.
+      ExclusiveLock lock(memory_->space.map_changing_lock());
+      if (reader_.events().last() == events && memory_->uffd->Probe() == SpaceState::kSettled) {
+        memory_->space.SetShared(RegisteredParts(memory_->files, areas));
+      }
     }
     UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
     MutexLock lock(mu_);

@@ -29,15 +29,21 @@ std::vector<VmArea> Read(const std::string& file_name) {
   std::vector<VmArea> areas;
   std::ifstream file(file_name);
   for (std::string line; std::getline(file, line);) {
-    unsigned long start, end;
+    unsigned long start, end, offset;
     unsigned long inode = 0;
+    unsigned int major, minor;
     int name = 0;
     char permissions[5];
-    if (sscanf(line.c_str(), "%lx-%lx %4s %*x %*s %lu %n", &start, &end, permissions, &inode,
-               &name) == 4) {
+    if (sscanf(line.c_str(), "%lx-%lx %4s %lx %x:%x %lu %n", &start, &end, permissions, &offset,
+               &major, &minor, &inode, &name) == 7) {
       const absl::string_view path = absl::string_view(line).substr(static_cast<size_t>(name));
       const bool named = !path.empty() && path != "[heap]" && !absl::StartsWith(path, "[anon:");
-      areas.push_back({{start, end - start}, permissions[3] == 's', inode == 0 && !named});
+      areas.push_back({.range = {start, end - start},
+                       .shared = permissions[3] == 's',
+                       .anonymous = inode == 0 && !named,
+                       .device = uint64_t{major} << 32 | minor,
+                       .inode = inode,
+                       .offset = offset});
     } else if (!areas.empty() && absl::StartsWith(line, "VmFlags:")) {
       areas.back().wipe_on_fork = absl::StrContains(line, " wf");
       areas.back().registered = absl::StrContains(line, " um");
@@ -136,6 +142,12 @@ std::vector<pid_t> ForkedDescendants(pid_t pid) {
   }
   found.erase(found.begin());
   return found;
+}
+
+bool HasOneThread(pid_t pid) {
+  std::error_code error;
+  const std::filesystem::directory_iterator threads(absl::StrCat("/proc/", pid, "/task"), error);
+  return std::distance(begin(threads), end(threads)) == 1;
 }
 
 bool HasRunningThread(pid_t pid) {

@@ -17,6 +17,8 @@ struct VmArea {
   AddressRange range;
   bool shared = false;
   bool anonymous = false;  // of no file, and nothing of the kernel's (a stack, vdso)
+  // Of a file; and where in it, in bytes, the area begins.
+  uint64_t device = 0, inode = 0, offset = 0;
   // From ReadSmaps() only.
   bool wipe_on_fork = false;
   bool registered = false;  // with some userfaultfd, for missing pages
@@ -39,6 +41,9 @@ pid_t ProcessOfThread(pid_t thread);
 // The descendants of process `pid` that have memory which was copied from it by fork: they have
 // executed no other program since. Not those whose parent between has ended.
 std::vector<pid_t> ForkedDescendants(pid_t pid);
+
+// Whether process `pid` has one thread, and not more.
+bool HasOneThread(pid_t pid);
 
 // Whether a thread of process `pid` other than the calling one is running, or ready to run.
 bool HasRunningThread(pid_t pid);

@@ -15,6 +15,7 @@
 #include "client/fault/fault_queue.h"
 #include "client/journal/attachment_journal.h"
 #include "client/page_table.h"
+#include "client/shared_files.h"
 #include "client/source/page_source.h"
 #include "client/trace/trace_writer.h"
 #include "client/uffd/uffd.h"
@@ -97,6 +98,7 @@ struct PagedMemory {
       : local(parent.local != nullptr ? parent.local->Fork() : nullptr),
         uffd(std::move(uffd_in)),
         space(AddressSpace::ForkOf::kParent, parent.space),
+        files(parent.files),
         table(std::move(table_in)) {}
 
   // May be null: then nothing outlives this process. Used with the map-changing lock held
@@ -106,6 +108,8 @@ struct PagedMemory {
   const std::unique_ptr<LocalMemory> local;
   const std::unique_ptr<Uffd> uffd;  // reads into the journal
   AddressSpace space;
+  // Of shared memory, where that is known. Set before anybody else has the memory.
+  std::vector<FilePages> files;
   const std::unique_ptr<PageTable> table;
   FaultQueue queue;
   FaultCounters counters;
