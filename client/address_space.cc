@@ -464,7 +464,9 @@ void AddressSpace::EndFork(bool all_told) {
 }
 
 void AddressSpace::SetShared(const std::vector<Part>& parts) {
+  const bool awaited = awaited_;  // by children of its own
   DropOutstanding();
+  awaited_ = awaited;
   std::vector<AddressRange> known;
   for (const auto& [start, region] : by_address_) {
     if (region.shared) known.push_back(region.range);

@@ -61,6 +61,10 @@ TEST_F(AddressSpaceTest, WhatTheKernelSaysOfSharedMemoryReplacesWhatWasTakenForI
   space.SetShared({{{0x30000, 3 * P}, PageIndex(10), true},
                    {{0x50000, 4 * P}, PageIndex(12), true}});  // 12 is there twice, 14 is new
   EXPECT_FALSE(space.unsettled());
+  space.AwaitSettling();
+  space.SetShared(
+      {{{0x30000, 3 * P}, PageIndex(10), true}, {{0x50000, 4 * P}, PageIndex(12), true}});
+  EXPECT_TRUE(space.unsettled()) << "a child of its own waits";
   for (const uint64_t gone : {0x10000, 0x12000, 0x40000}) {
     EXPECT_EQ(space.PageAt(gone), std::nullopt) << gone;
   }

@@ -574,8 +574,14 @@ void LiveAttachment::Identify(pid_t thread) {
     if (stands_still && !memory_->files.empty()) {
       // Which of its parent's moves were before the fork, the order of events does not always tell.
       ExclusiveLock lock(memory_->space.map_changing_lock());
-      if (reader_.events().last() == events && memory_->uffd->Probe() == SpaceState::kSettled) {
-        memory_->space.SetShared(RegisteredParts(memory_->files, areas));
+      const std::vector<AddressSpace::Part> parts = RegisteredParts(memory_->files, areas);
+      // A process that only reads its memory has none that is registered here.
+      const bool is_its = std::all_of(parts.begin(), parts.end(), [&](const auto& part) {
+        return memory_->uffd->IsRegistered(part.range) == true;
+      });
+      if (is_its && reader_.events().last() == events &&
+          memory_->uffd->Probe() == SpaceState::kSettled) {
+        memory_->space.SetShared(parts);
       }
     }
     UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));

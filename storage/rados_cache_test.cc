@@ -91,6 +91,13 @@ TEST_F(RadosPageCacheTest, WhatWasReadBeforeOrDuringAWriteIsNotAdded) {
   }
   { const RadosPageCache::Write write(&cache_, kNumber, 0, change); }
   Add(Pages(10, 2), "ab");
+  {
+    RadosPageCache::Write write(&cache_, kNumber, 0, change);
+    EXPECT_EQ(Found(Pages(12, 1)), "miss");  // and is read before the write has come to the pool
+    write.Commit();
+  }
+  Add(Pages(12, 1), "o");
+  EXPECT_EQ(Found(Pages(12, 1)), "z");
   EXPECT_EQ(Found(Pages(10, 2)), "miss");
   Add(Pages(10, 2), "ab");
   EXPECT_EQ(Found(Pages(10, 2)), "ab");

@@ -137,7 +137,6 @@ absl::Status RadosClient::TakeOver(const std::string& lock) {
     }
     if (result != -EBUSY) return Failed("taking the owner's lock", result);
     if (absl::Status status = FenceOwner(lock); !status.ok()) return status;
-    took_over_ = true;
   }
   return absl::UnavailableError(
       absl::StrCat("the store rados:", location_, ": ", lock,

@@ -70,8 +70,6 @@ class RadosClient {
   bool owner() const { return !lock_.empty(); }
 
   uint64_t epoch() const { return epoch_; }
-  // Whether another process was the owner until then, and has not given it up.
-  bool took_over() const { return took_over_; }
   // What the store's object says of the namespace as a whole.
   struct StoreState {
     uint64_t version = 0;  // of the metadata
@@ -117,7 +115,6 @@ class RadosClient {
   std::string pool_;
   std::string lock_;  // the object; empty where this is no owner
   std::string cookie_;
-  bool took_over_ = false;
   uint64_t epoch_ = 0;                // of an owner; larger than that of any before, of anything
   std::atomic<bool> fenced_ = false;  // known to be
 };

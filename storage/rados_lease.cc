@@ -24,11 +24,16 @@ constexpr auto kLeaseWait = std::chrono::seconds(1);
 constexpr uint32_t kWatchSeconds = 20;
 constexpr auto kRewatchEvery = std::chrono::seconds(1);
 
-int64_t BootTimeNs() {
+int64_t TimeNs(clockid_t clock) {
   timespec now;
-  clock_gettime(CLOCK_BOOTTIME, &now);
+  clock_gettime(clock, &now);
   return now.tv_sec * kSecond + now.tv_nsec;
 }
+
+int64_t BootTimeNs() { return TimeNs(CLOCK_BOOTTIME); }
+
+// How long the machine was suspended since it was booted.
+int64_t SuspendedNs() { return BootTimeNs() - TimeNs(CLOCK_MONOTONIC); }
 
 }  // namespace
 
@@ -43,11 +48,13 @@ class RadosLease::Watch final : public librados::WatchCtx2 {
   }
 
   int Begin() {
+    suspended_ns_ = SuspendedNs();
     return result_ = lease_->client_->io().watch3(kRadosStoreObject, &handle_, this, kWatchSeconds);
   }
   // Whether nobody who notifies from here on, until a lease has ended, leaves it out.
   bool IsSafe() {
-    if (failed_) return false;
+    // librados' clock does not go on in a suspended machine, the OSD's does.
+    if (failed_ || SuspendedNs() - suspended_ns_ > kSecond) return false;
     const int age_ms = lease_->client_->io().watch_check(handle_);
     return age_ms >= 0 && age_ms < static_cast<int>(kWatchSeconds) * 1000 / 2;
   }
@@ -58,12 +65,16 @@ class RadosLease::Watch final : public librados::WatchCtx2 {
     librados::bufferlist nothing;
     lease_->client_->io().notify_ack(kRadosStoreObject, notify_id, cookie, nothing);
   }
-  void handle_error(uint64_t, int) override { failed_ = true; }
+  void handle_error(uint64_t, int) override {
+    failed_ = true;
+    lease_->End();
+  }
 
  private:
   RadosLease* const lease_;
   uint64_t handle_ = 0;
   int result_ = -ENOTCONN;
+  int64_t suspended_ns_ = 0;
   std::atomic<bool> failed_ = false;
 };
 
@@ -91,7 +102,10 @@ bool RadosLease::Look(const uint64_t* version) {
 }
 
 void RadosLease::OnNotify(const std::string& from) {
-  if (from == name_) return;
+  if (from != name_) End();
+}
+
+void RadosLease::End() {
   MutexLock lock(mu_);
   ++ended_;
   until_ns_ = 0;
@@ -125,6 +139,7 @@ void RadosLease::Loop() {
     }
     next = std::chrono::steady_clock::now() + kRenewEvery;
     if (watch_ == nullptr || !watch_->IsSafe()) {
+      End();  // nobody would tell of what ends it
       watch_.reset();
       watch_ = std::make_unique<Watch>(this);
       if (const int result = watch_->Begin(); result < 0) {

@@ -50,6 +50,10 @@ class RadosLease {
   // Whether this is the version of the metadata, too.
   bool HoldsMeta(uint64_t version) { return Look(&version); }
 
+  // What was known of the metadata has shown itself to be old: there is none until the pool was
+  // asked again.
+  void End();
+
   // This process has changed the metadata, or taken something from another owner: returns once
   // nobody else holds a lease on how it was before.
   void EndOthers();

@@ -123,6 +123,7 @@ absl::Status RadosMeta::Write(std::span<const MetaChange> changes) {
   // A few bytes, and what deletes a volume must get through.
   change.frees = true;
   absl::Status status = client_->Apply("writing the metadata", change);
+  if (absl::IsAborted(status)) lease_->End();
   if (!status.ok()) return status;
   version_ = version + 1;
   // By a version alone nothing has become different.

@@ -98,6 +98,7 @@ RadosPageCache::Write::~Write() {
   Slot& slot = cache_->SlotOf(layer_, extent_);
   MutexLock lock(slot.mu);
   --slot.writers;
+  ++slot.writes;
   if (!done_) return;
   for (const PageWrites::Put* put : change_.puts) {
     cache_->Insert(layer_, put->page, std::string(put->encoded));

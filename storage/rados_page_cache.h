@@ -84,7 +84,7 @@ class RadosPageCache {
   struct Slot {
     Mutex mu;
     uint64_t writers ABSL_GUARDED_BY(mu) = 0;
-    uint64_t writes ABSL_GUARDED_BY(mu) = 0;  // that ever began
+    uint64_t writes ABSL_GUARDED_BY(mu) = 0;  // that ever began, and those that ended
   };
 
   Slot& SlotOf(uint64_t layer, ExtentIndex extent) {

@@ -57,6 +57,7 @@ std::string DeletingKey(LayerId layer) {
 struct Owner {
   std::unique_ptr<RadosClient> client;
   std::map<LayerId, std::shared_ptr<RadosLayer>> layers;
+  bool lost = false;  // for good
 };
 
 // A layer as one call uses it.
@@ -273,6 +274,7 @@ void RadosPageStore::ForgetLayers(const std::shared_ptr<Owner>& owner) {
 
 void RadosPageStore::Lose(const std::shared_ptr<Owner>& owner) {
   MutexLock lock(mu_);
+  owner->lost = true;
   std::erase_if(owners_, [&](const auto& entry) { return entry.second == owner; });
   ForgetLayers(owner);
 }
@@ -295,8 +297,14 @@ absl::StatusOr<std::shared_ptr<Owner>> RadosPageStore::TakeOwner(uint64_t volume
   if (!client.ok()) return client.status();
   owner = std::make_shared<Owner>();
   owner->client = *std::move(client);
-  // The owner before may be answering out of its cache.
-  if (owner->client->took_over()) lease_.EndOthers();
+  {
+    // From here on it is looked after, and may be lost.
+    MutexLock lock(mu_);
+    owners_[volume] = owner;
+  }
+  // An owner before may be answering out of its cache: also where this process has found none, as
+  // one between may have ended.
+  lease_.EndOthers();
   return owner;
 }
 
@@ -335,6 +343,10 @@ absl::Status RadosPageStore::Own(uint64_t volume, std::span<const LayerId> layer
     owned[id] = std::make_shared<RadosLayer>(owner->client.get(), id, *std::move(stored));
   }
   MutexLock lock(mu_);
+  if (owner->lost) {
+    return absl::AbortedError(
+        absl::StrCat("volume ", volume, ": another process has taken it over meanwhile"));
+  }
   ForgetLayers(owner);
   for (const auto& [id, layer] : owned) {
     owner_of_[id] = owner;

@@ -231,7 +231,13 @@ bool Volume::ReadAtHand(PageRange range, DataVisitor data, ZeroVisitor zero) {
 }
 
 PageCount Volume::ZerosFrom(PageIndex first, PageCount most) {
-  SharedLock lock(mu_);
+  if (!mu_.TryLockShared()) return PageCount(0);
+  const PageCount zeros = ZerosAtHand(first, most);
+  mu_.UnlockShared();
+  return zeros;
+}
+
+PageCount Volume::ZerosAtHand(PageIndex first, PageCount most) {
   if (deleted_) return PageCount(0);
   const uint64_t before = store_->Ownership(info_.layers.front());
   if (before == 0) return PageCount(0);  // what others write is not known here

@@ -134,7 +134,7 @@ class Volume {
   // visitor was called, where that would be needed or `range` cannot be read.
   bool ReadAtHand(PageRange range, DataVisitor data, ZeroVisitor zero);
 
-  // How many pages from `first` on are known to be zero, up to `most`; 0 where that cannot be read.
+  // How many pages from `first` on are known to be zero, up to `most`; 0 where that is not at hand.
   PageCount ZerosFrom(PageIndex first, PageCount most);
 
   // Applies all of `writes` or nothing; durable by the volume's policy on OK.
@@ -178,6 +178,7 @@ class Volume {
   enum class From : uint8_t { kAnywhere, kAtHand };
   absl::Status ReadParts(PageRange piece, From from, std::vector<Part>* parts, bool* known)
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  PageCount ZerosAtHand(PageIndex first, PageCount most) ABSL_SHARED_LOCKS_REQUIRED(mu_);
   static absl::Status HandOut(const std::vector<Part>& parts, DataVisitor data, ZeroVisitor zero);
   absl::Status CheckWriter(const VolumeWriter& writer) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   // Calls `change` with mu_ held shared while this process is the owner, and has it become that.

@@ -140,8 +140,9 @@ void VolumeCatalog::AdoptVolume(Volume* volume, const VolumeInfo& info) {
   {
     ExclusiveLock volume_lock(volume->mu_);
     volume->info_ = info;
+    // Before anybody reads in the new ones what is remembered of the old.
+    if (before.layers != info.layers) NoteLayers(info);
   }
-  if (before.layers != info.layers) NoteLayers(info);
   if (before.access != info.access) access_version_.fetch_add(1, std::memory_order_release);
 }
 
