@@ -8,7 +8,9 @@ namespace faultline {
 std::vector<FilePages> FilesOf(const std::vector<Mapping>& mappings,
                                const std::vector<VmArea>& areas) {
   std::vector<FilePages> files;
+  PageCount wanted(0), found(0);
   for (const Mapping& mapping : mappings) {
+    if (mapping.shared) wanted += PageCount(mapping.size / kPageSize);
     for (const VmArea& area : areas) {
       const uint64_t start = std::max(mapping.address, area.range.start);
       const uint64_t end = std::min(mapping.address + mapping.size, area.range.end());
@@ -21,6 +23,8 @@ std::vector<FilePages> FilesOf(const std::vector<Mapping>& mappings,
                         PageCount((end - start) / kPageSize)}});
     }
   }
+  for (const FilePages& file : files) found += file.pages.count;
+  if (found != wanted) files.clear();
   return files;
 }
 

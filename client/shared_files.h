@@ -24,7 +24,8 @@ struct FilePages {
   PageRange pages;
 };
 
-// Where the pages of shared `mappings` lie, if `areas` are those of the process that has them.
+// Where the pages of shared `mappings` lie, if `areas` are those of the process that has them; none
+// where that does not show of all: what is not known would be taken for memory of nothing.
 std::vector<FilePages> FilesOf(const std::vector<Mapping>& mappings,
                                const std::vector<VmArea>& areas);
 

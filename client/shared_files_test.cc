@@ -33,6 +33,14 @@ TEST(SharedFiles, TellWhereThePagesOfSharedMappingsLie) {
   EXPECT_EQ(files[1].pages, (PageRange{PageIndex(12), PageCount(2)}));
 }
 
+TEST(SharedFiles, AreUnknownWhereSomeOfThemAre) {
+  const std::vector<Mapping> mappings = {{0x100000, 4 * kPageSize, 0, true},
+                                         {0x200000, kPageSize, 4 * kPageSize, true}};
+  EXPECT_EQ(FilesOf(mappings, {Area(0x100000, 4, 7, 0), Area(0x200000, 1, 8, 0)}).size(), 2u);
+  EXPECT_TRUE(FilesOf(mappings, {Area(0x100000, 4, 7, 0)}).empty());
+  EXPECT_TRUE(FilesOf(mappings, {Area(0x100000, 3, 7, 0), Area(0x200000, 1, 8, 0)}).empty());
+}
+
 TEST(SharedFiles, ArePartlyRegisteredAnywhereAndSeveralTimes) {
   const std::vector<FilePages> files = {{1, 7, 20 * kPageSize, {PageIndex(100), PageCount(10)}}};
   const auto parts = RegisteredParts(files, {
@@ -55,26 +63,30 @@ TEST(SharedFiles, ArePartlyRegisteredAnywhereAndSeveralTimes) {
 }
 
 TEST(SharedFiles, AreShownByTheKernelAlsoAfterAMove) {
-  void* const at = mmap(nullptr, 8 * kPageSize, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  ASSERT_NE(at, MAP_FAILED);
+  // Room for both places.
+  void* const room = mmap(nullptr, 64 * kPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(room, MAP_FAILED);
+  void* const at =
+      mmap(room, 8 * kPageSize, PROT_READ, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+  ASSERT_EQ(at, room);
+  constexpr uint64_t kAway = 32 * kPageSize;
   const auto address = reinterpret_cast<uint64_t>(at);
   const auto files = FilesOf({{address, 8 * kPageSize, 0, true}}, ReadMaps(getpid()));
   ASSERT_EQ(files.size(), 1u);
   EXPECT_EQ(files[0].pages, (PageRange{PageIndex(0), PageCount(8)}));
   void* const moved =
       mremap(reinterpret_cast<void*>(address + 2 * kPageSize), 3 * kPageSize, 3 * kPageSize,
-             MREMAP_MAYMOVE | MREMAP_FIXED, static_cast<char*>(at) + (1 << 20));
+             MREMAP_MAYMOVE | MREMAP_FIXED, static_cast<char*>(at) + kAway);
   ASSERT_NE(moved, MAP_FAILED);
   std::vector<VmArea> areas = ReadMaps(getpid());
   for (VmArea& area : areas) area.registered = true;
   for (const AddressSpace::Part& part : RegisteredParts(files, areas)) {
-    const bool away = part.range.start >= address + (1 << 20);
-    const uint64_t was = part.range.start - (away ? (1 << 20) - 2 * kPageSize : 0);
+    const bool away = part.range.start >= address + kAway;
+    const uint64_t was = part.range.start - (away ? kAway - 2 * kPageSize : 0);
     EXPECT_EQ(part.first, PageIndex((was - address) / kPageSize)) << std::hex << part.range.start;
   }
   EXPECT_EQ(RegisteredParts(files, areas).size(), 3u);
-  munmap(at, 8 * kPageSize);
-  munmap(moved, 3 * kPageSize);
+  munmap(room, 64 * kPageSize);
 }
 
 }  // namespace
