@@ -573,8 +573,8 @@ void LiveAttachment::Identify(pid_t thread) {
     }
     if (stands_still && !memory_->files.empty()) {
       // Which of its parent's moves were before the fork, the order of events does not always tell.
-      ExclusiveLock lock(memory_->space.map_changing_lock());
       const std::vector<AddressSpace::Part> parts = RegisteredParts(memory_->files, areas);
+      ExclusiveLock lock(memory_->space.map_changing_lock());
       // A process that only reads its memory has none that is registered here.
       const bool is_its = std::all_of(parts.begin(), parts.end(), [&](const auto& part) {
         return memory_->uffd->IsRegistered(part.range) == true;

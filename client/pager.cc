@@ -143,9 +143,12 @@ absl::StatusOr<std::shared_ptr<PagedMemory>> PrepareMemory(
   if (!table.ok()) return table.status();
   auto memory = std::make_shared<PagedMemory>(
       *std::move(uffd), request->mappings, *std::move(table), std::move(journal), std::move(local));
-  // What is on the move meanwhile would be taken for something else.
-  std::vector<FilePages> files = FilesOf(request->mappings, ReadMaps(request->pid));
-  if (memory->uffd->Probe() == SpaceState::kSettled) memory->files = std::move(files);
+  if (std::any_of(request->mappings.begin(), request->mappings.end(),
+                  [](const Mapping& mapping) { return mapping.shared; })) {
+    // What is on the move meanwhile would be taken for something else.
+    std::vector<FilePages> files = FilesOf(request->mappings, ReadMaps(request->pid));
+    if (memory->uffd->Probe() == SpaceState::kSettled) memory->files = std::move(files);
+  }
   ExclusiveLock lock(memory->space.map_changing_lock());
   if (far != nullptr && far->fresh) memory->table->SetAll(memory->table->range(), PageState::kZero);
   if (memory->journal != nullptr && far != nullptr) memory->table->KeepIn(memory->journal->far());

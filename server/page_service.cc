@@ -134,8 +134,7 @@ class FetchOfPages final : public StreamRequest {
     counters_->pages_fetched.Add(found->page_count().raw());
     // Who asks for one page goes by itself from there; who asks for more goes on behind them.
     if (pages() > 1 && found->ends_in_zeros()) {
-      const rpc::PageRun& last = *request_.runs().rbegin();
-      const PageIndex end = PageIndex(last.first()) + PageCount(last.count());
+      const PageIndex end = RangeOf(*request_.runs().rbegin()).end();
       found->NoteZerosBeyond(volume_->ZerosFrom(end, kMaxZerosBeyond));
     }
     const Clock::time_point read = Clock::now();

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "storage/rados_lease.h"
 
-#include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <pthread.h>
 #include <time.h>
@@ -9,6 +8,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <utility>
 
 #include "proto/log.h"
@@ -161,6 +161,7 @@ void RadosLease::Renew() {
     MutexLock lock(mu_);
     ended = ended_;
   }
+  // Again, behind the look at `ended_`: what fails from here on changes that.
   if (!watch_->IsSafe()) return;
   const absl::StatusOr<RadosClient::StoreState> state = client_->ReadStoreState();
   if (!state.ok()) return;

@@ -21,8 +21,9 @@ void DeletePage(const rocksdb::Slice&, void* value) { delete static_cast<std::st
 
 }  // namespace
 
-RadosPageCache::Pages::~Pages() {
+void RadosPageCache::Pages::Release() {
   for (const auto& [page, handle] : found_) cache_->Release(handle);
+  found_.clear();
 }
 
 absl::Status RadosPageCache::Pages::Visit(PageStore::Visitor visit) const {
@@ -38,7 +39,6 @@ RadosPageCache::RadosPageCache(uint64_t bytes) : cache_(rocksdb::NewLRUCache(byt
 
 bool RadosPageCache::Find(uint64_t layer, PageRange range, Pages* pages, uint64_t* ticket) {
   pages->cache_ = cache_.get();
-  const size_t before = pages->found_.size();
   Slot& slot = SlotOf(layer, ExtentOf(range.first));
   bool all = false;
   {
@@ -51,10 +51,10 @@ bool RadosPageCache::Find(uint64_t layer, PageRange range, Pages* pages, uint64_
       if (all) pages->found_.emplace_back(page, handle);
     }
   }
-  if (all) hits_.fetch_add(range.count.raw(), std::memory_order_relaxed);
-  while (!all && pages->found_.size() > before) {
-    cache_->Release(pages->found_.back().second);
-    pages->found_.pop_back();
+  if (all) {
+    hits_.fetch_add(range.count.raw(), std::memory_order_relaxed);
+  } else {
+    pages->Release();
   }
   return all;
 }

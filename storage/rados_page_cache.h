@@ -33,15 +33,17 @@ class RadosPageCache {
   class Pages {
    public:
     Pages() = default;
-    Pages(Pages&& other) noexcept : cache_(other.cache_), found_(std::exchange(other.found_, {})) {}
-    Pages& operator=(Pages&&) = delete;
-    ~Pages();
+    ~Pages() { Release(); }
+    Pages(const Pages&) = delete;
+    Pages& operator=(const Pages&) = delete;
 
     // Calls `visit` for each page that is held.
     absl::Status Visit(PageStore::Visitor visit) const;
 
    private:
     friend class RadosPageCache;
+    void Release();
+
     rocksdb::Cache* cache_ = nullptr;
     std::vector<std::pair<PageIndex, rocksdb::Cache::Handle*>> found_;
   };
@@ -67,8 +69,9 @@ class RadosPageCache {
 
   explicit RadosPageCache(uint64_t bytes);
 
-  // Sets `pages`, where all of `range`, which is in one extent, is cached, as it was at one moment
-  // of this call. Else sets `ticket`: what is read from the pool from here on may be added by that.
+  // Sets `pages`, which is empty, where all of `range`, which is in one extent, is cached, as it
+  // was at one moment of this call. Else sets `ticket`: what is read from the pool from here on may
+  // be added by that.
   bool Find(uint64_t layer, PageRange range, Pages* pages, uint64_t* ticket);
   // What was read of `range` since, missed: each page that is there, ascending. Nothing is added
   // where the extent was written meanwhile.
@@ -88,12 +91,12 @@ class RadosPageCache {
   };
 
   Slot& SlotOf(uint64_t layer, ExtentIndex extent) {
-    return slots_[(layer * 40503 + extent) % slots_.size()];
+    return slots_[ExtentLocks::IndexOf(layer, extent)];
   }
   void Insert(uint64_t layer, PageIndex page, std::string encoded);
 
   const std::shared_ptr<rocksdb::Cache> cache_;
-  std::array<Slot, 1024> slots_;
+  std::array<Slot, ExtentLocks::kLocks> slots_;
   std::atomic<uint64_t> hits_ = 0, misses_ = 0;
 };
 

@@ -4,7 +4,6 @@
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_cat.h>
 #include <absl/strings/str_format.h>
-#include <absl/strings/strip.h>
 #include <pthread.h>
 
 #include <algorithm>
@@ -355,7 +354,6 @@ absl::Status RadosPageStore::Own(uint64_t volume, std::span<const LayerId> layer
     frozen_.erase(id);
   }
   owner->layers = std::move(owned);
-  owners_[volume] = owner;
   return absl::OkStatus();
 }
 

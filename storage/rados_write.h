@@ -31,12 +31,17 @@ class ExtentLocks {
   static constexpr size_t kLocks = 1024;
   using Table = std::array<SharedMutex, kLocks>;
 
+  // Which of so many an extent has. Neighbours have different ones.
+  static constexpr size_t IndexOf(uint64_t layer, ExtentIndex extent) {
+    return (layer * 40503 + extent) % kLocks;
+  }
+
   // In ascending order, so that nobody waits in a circle.
   template <typename Extents>
   ExtentLocks(Table* table, Side side, LayerId layer,
               const Extents& extents) ABSL_NO_THREAD_SAFETY_ANALYSIS : table_(table),
                                                                        side_(side) {
-    for (const ExtentIndex extent : extents) held_.insert(IndexOf(layer, extent));
+    for (const ExtentIndex extent : extents) held_.insert(IndexOf(layer.raw(), extent));
     Lock();
   }
   // Those from `first` to `last`, both included.
@@ -44,7 +49,7 @@ class ExtentLocks {
               ExtentIndex last) ABSL_NO_THREAD_SAFETY_ANALYSIS : table_(table),
                                                                  side_(side) {
     for (size_t i = 0; i <= std::min<uint64_t>(last - first, kLocks - 1); ++i) {
-      held_.insert(IndexOf(layer, first + i));
+      held_.insert(IndexOf(layer.raw(), first + i));
     }
     Lock();
   }
@@ -57,10 +62,6 @@ class ExtentLocks {
   ExtentLocks& operator=(const ExtentLocks&) = delete;
 
  private:
-  // Neighbours have different ones.
-  static size_t IndexOf(LayerId layer, ExtentIndex extent) {
-    return (layer.raw() * 40503 + extent) % kLocks;
-  }
   void Lock() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     for (const size_t i : held_) {
       side_ == Side::kShared ? (*table_)[i].LockShared() : (*table_)[i].Lock();

@@ -23,7 +23,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <random>
@@ -172,8 +171,8 @@ int Run(const char* conf, int seconds) {
         "connecting");
   io.set_namespace(name + ".raw");
 
-  std::string directory = "/var/tmp/rados_benchmark_XXXXXX";
-  Check(mkdtemp(directory.data()) != nullptr, "making a directory");
+  const TemporaryDirectory temporary = MakeDirectory("/var/tmp");
+  const std::string& directory = temporary.path();
   const auto rados_flags = [&](const char* way, const char* memory) {
     return std::vector<std::string>{absl::StrCat("--store=rados:", name, ".", way),
                                     absl::StrCat("--rados-conf=", conf),
@@ -198,8 +197,6 @@ int Run(const char* conf, int seconds) {
       {"write 8 extents", 128 * kPageSize,
        [](Subject& s, auto& random) { s.Write(random() % (kExtents - 8), 8); }}};
   for (const Access& access : accesses) Measure(access, subjects, seconds);
-  subjects.clear();
-  std::filesystem::remove_all(directory);
   return 0;
 }
 

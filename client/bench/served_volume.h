@@ -15,13 +15,14 @@
 #include <filesystem>
 #include <future>
 #include <memory>
-#include <random>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "client/bench/child_process.h"
+#include "client/bench/local_stack.h"
+#include "client/bench/page_content.h"
 #include "client/remote/admin_client.h"
 #include "client/remote/page_server.h"
 
@@ -33,12 +34,16 @@ inline void Require(const absl::Status& status, const std::string& what) {
   exit(1);
 }
 
-// Full of what no codec makes smaller.
-inline std::array<std::byte, kPageSize> RandomPage(uint64_t seed) {
-  std::mt19937_64 random(seed + 1);
-  std::array<std::byte, kPageSize> bytes;
-  for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
-  return bytes;
+inline TemporaryDirectory MakeDirectory(const std::string& parent) {
+  auto directory = TemporaryDirectory::Create(parent);
+  Require(directory.status(), "making a directory");
+  return *std::move(directory);
+}
+
+inline std::unique_ptr<PageServer> Reach(const std::string& address) {
+  auto server = PageServer::Create({.address = address});
+  Require(server.status(), "reaching " + address);
+  return *std::move(server);
 }
 
 // The faultline-server that lies beside this program.
@@ -70,7 +75,8 @@ class ServedVolume {
   static constexpr char kName[] = "benchmark";
 
   ServedVolume(const std::string& path, const std::vector<std::string>& flags, uint64_t pages)
-      : process_(path, flags), page_(RandomPage(1)) {
+      : process_(path, flags) {
+    PageContent().Fill(PageIndex(0), page_.data());
     const std::string& address = process_.address();
     auto admin = AdminClient::Create({.address = address, .call_timeout = absl::Seconds(20)});
     Require(admin.status(), "reaching the server");
@@ -83,9 +89,7 @@ class ServedVolume {
       if (!created.ok()) std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
     Require(created, "making the volume");
-    auto server = PageServer::Create({.address = address});
-    Require(server.status(), "reaching the server");
-    server_ = *std::move(server);
+    server_ = Reach(address);
     auto io = server_->OpenVolumeIo(kName, absl::Now() + absl::Seconds(20));
     Require(io.status(), "opening the volume");
     io_ = *std::move(io);
@@ -119,7 +123,7 @@ class ServedVolume {
 
  private:
   ServerProcess process_;
-  const std::array<std::byte, kPageSize> page_;
+  std::array<std::byte, kPageSize> page_;
   std::unique_ptr<PageServer> server_;
   VolumeIo io_;
 };

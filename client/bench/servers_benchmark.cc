@@ -10,11 +10,11 @@
 #include <absl/strings/str_join.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <random>
@@ -23,6 +23,7 @@
 
 #include "client/bench/process_cpu.h"
 #include "client/bench/served_volume.h"
+#include "client/bench/statistics.h"
 #include "proto/mutex.h"
 
 namespace faultline::bench {
@@ -39,9 +40,7 @@ constexpr char kVolume[] = "benchmark";
 class Client {
  public:
   explicit Client(const std::string& address) {
-    auto server = PageServer::Create({.address = address});
-    Require(server.status(), "reaching the servers");
-    server_ = *std::move(server);
+    server_ = Reach(address);
     auto source = server_->OpenVolume(kVolume, absl::Now() + absl::Seconds(20));
     Require(source.status(), "opening the volume");
     source_ = *std::move(source);
@@ -80,20 +79,16 @@ class Client {
   int under_way_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 int Run(int seconds) {
-  std::string directory = "/dev/shm/servers_benchmark_XXXXXX";
-  Require(mkdtemp(directory.data()) != nullptr ? absl::OkStatus() : absl::UnknownError("mkdtemp"),
-          "making a directory");
+  const TemporaryDirectory temporary = MakeDirectory("/dev/shm");
+  const std::string& directory = temporary.path();
   // Copies of one raw image, in memory: the same volume for a client, and nothing shared but that.
   const std::string image = directory + "/" + kVolume;
   std::ofstream file(image, std::ios::binary);
+  std::array<std::byte, kPageSize> bytes;
   for (uint64_t page = 0; page < kPages; ++page) {
-    file.write(reinterpret_cast<const char*>(RandomPage(page).data()), kPageSize);
+    PageContent().Fill(PageIndex(page), bytes.data());
+    file.write(reinterpret_cast<const char*>(bytes.data()), kPageSize);
   }
   file.close();
   Require(file ? absl::OkStatus() : absl::UnknownError("/dev/shm is full"), "making the volume");
@@ -121,19 +116,17 @@ int Run(int seconds) {
     client_cpu[which].push_back((ProcessCpuMicros(getpid()) - client_before) / pages);
   }
   for (size_t which = 0; which < 2; ++which) {
-    const auto [least, most] = std::minmax_element(rate[which].begin(), rate[which].end());
+    const Spread pages = SpreadOf(rate[which]);
     printf(
         "%zu servers: %8.0f pages/s [%.0f, %.0f]  processor time a page: %5.2f us of servers, "
         "%5.2f us of the client\n",
-        which == 0 ? size_t{1} : kServers, Median(rate[which]), *least, *most,
-        Median(server_cpu[which]), Median(client_cpu[which]));
+        which == 0 ? size_t{1} : kServers, pages.median, pages.min, pages.max,
+        Quantile(server_cpu[which], 0.5), Quantile(client_cpu[which], 0.5));
   }
   printf("of one server: pages/s %.2f, processor time a page %.2f\n",
-         Median(rate[1]) / Median(rate[0]),
-         (Median(server_cpu[1]) + Median(client_cpu[1])) /
-             (Median(server_cpu[0]) + Median(client_cpu[0])));
-  servers.clear();
-  std::filesystem::remove_all(directory);
+         Quantile(rate[1], 0.5) / Quantile(rate[0], 0.5),
+         (Quantile(server_cpu[1], 0.5) + Quantile(client_cpu[1], 0.5)) /
+             (Quantile(server_cpu[0], 0.5) + Quantile(client_cpu[0], 0.5)));
   return 0;
 }
 
